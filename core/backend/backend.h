@@ -1,0 +1,101 @@
+/* backend/backend.h: devices that run programs, and the loader of the modules that bring them.
+ * Must not know plugins, stages or scripts. */
+#ifndef HEDDLE_BACKEND_BACKEND_H
+#define HEDDLE_BACKEND_BACKEND_H
+
+#include "backend/flags.h"
+#include "program/program.h"
+
+G_BEGIN_DECLS
+
+typedef struct _HeddleDevice HeddleDevice;
+typedef struct _HeddlePlan   HeddlePlan;
+
+/* What a backend module exports, as constant data, under the symbol "heddle_backend". */
+typedef struct
+{
+  guint32       size;              /* sizeof (HeddleBackend) */
+  const char   *kind;              /* "cpu", "cuda" */
+  const char   *summary;
+  /* Text lines for `heddle doctor`: "key: value"; must not fail on a machine without such a device.  (transfer full, free func g_free) */
+  GPtrArray  *(*doctor) (void);
+  HeddleDevice *(*open) (guint index, const HeddleFlags *flags, GError **error);
+} HeddleBackend;
+
+/* Bytes by owner, for the line printed before the first step. */
+typedef struct
+{
+  gsize arena;                     /* activations and scratch of this plan */
+  gsize params, grads, slots, states;   /* of the variables, once allocated */
+  const char *peak;                /* name of the operation at which the arena is fullest */
+} HeddleMemory;
+
+typedef enum
+{
+  HEDDLE_COUNTER_ALLOCATIONS = 1,  /* device or arena allocations made so far */
+  HEDDLE_COUNTER_PRIMITIVES,       /* library objects (oneDNN primitives, cuDNN plans) created so far */
+  HEDDLE_COUNTER_SYNCS,            /* times the host waited for the device */
+  HEDDLE_COUNTER_REORDERS          /* layout conversions a run of the last compiled plan makes */
+} HeddleCounter;
+
+/* All slots: [main].  Every slot that can fail sets the error; "where" is added by the caller. */
+typedef struct
+{
+  guint32       size;
+  void        (*close)    (HeddleDevice *device);
+  /* Lines for the run's header: each flag as resolved on this device, and those it cannot honour ("tf32: not on a CPU").  (transfer full) */
+  GPtrArray  *(*report)   (HeddleDevice *device);
+  /* Computes in DTYPE natively (not by converting to f32 and back). */
+  gboolean    (*computes) (HeddleDevice *device, HeddleDtype dtype);
+  /* Host memory the device copies from fastest (pinned for CUDA), 64-byte aligned. */
+  gpointer    (*host_alloc) (HeddleDevice *device, gsize bytes, GError **error);
+  void        (*host_free)  (HeddleDevice *device, gpointer memory, gsize bytes);
+
+  /* Compiles PROGRAM (taken; freed with the plan).  The first plan that uses a PARAM chooses its layout, later plans follow.  Variables need
+   * not be allocated yet.  Nothing is allocated or created after the first run of a plan. */
+  HeddlePlan *(*compile)  (HeddleDevice *device, HeddleProgram *program, GError **error);
+  void        (*plan_free) (HeddlePlan *plan);
+  const HeddleProgram *(*program) (HeddlePlan *plan);
+  void        (*memory)   (HeddlePlan *plan, HeddleMemory *memory);
+  /* (transfer full) What `graph --program` adds to the line of operation I: layout, offset, implementation; may be NULL. */
+  char       *(*describe) (HeddlePlan *plan, guint op);
+
+  /* Gives every variable of VARS memory that has none yet (zeroed); flat ones first, windows point into them. */
+  gboolean    (*allocate) (HeddleDevice *device, HeddleVariables *vars, GError **error);
+  /* Host row-major to and from the variable's own layout; dtypes are converted.  TENSOR's element count must match. */
+  gboolean    (*write)    (HeddleDevice *device, HeddleVariable *variable, const HeddleTensor *tensor, GError **error);
+  gboolean    (*read)     (HeddleDevice *device, HeddleVariable *variable, HeddleTensor *tensor, GError **error);
+
+  /* Runs the plan once.  INPUTS[i] is host memory for program->inputs[i], untouched until the next heddle_plan_run or sync of this device returns.
+   * May return before the work is done (CUDA). */
+  gboolean    (*run)      (HeddlePlan *plan, const gpointer *inputs, GError **error);
+  /* Copies program->outputs[index] of the last run to TENSOR (converted to its dtype, row-major); waits for the device. */
+  gboolean    (*fetch)    (HeddlePlan *plan, guint index, HeddleTensor *tensor, GError **error);
+  gboolean    (*sync)     (HeddleDevice *device, GError **error);
+  guint64     (*counter)  (HeddleDevice *device, HeddleCounter counter);
+} HeddleDeviceIface;
+
+struct _HeddleDevice { const HeddleDeviceIface *iface; const HeddleBackend *backend; char *name; /* "cpu", "cuda:0" */ };
+struct _HeddlePlan   { HeddleDevice *device; };
+
+/* Opens "cpu", "cuda", "cuda:1" or "auto" (cuda if it works, else cpu, and *WHY says why not).  The module is searched in the build tree's or the
+ * installed backend folder (overridable by HEDDLE_BACKEND_PATH).  Sets OMP_WAIT_POLICY=passive, if unset, before the first cpu module is opened. */
+HeddleDevice *heddle_device_open   (const char *spec, const HeddleFlags *flags, char **why, GError **error);
+void          heddle_device_close  (HeddleDevice *device);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (HeddleDevice, heddle_device_close)
+void          heddle_plan_free     (HeddlePlan *plan);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (HeddlePlan, heddle_plan_free)
+
+/* Writes every variable's initial numbers (params, states, slots, scalars). */
+gboolean      heddle_device_initialise (HeddleDevice *device, HeddleVariables *vars, guint64 seed, GError **error);
+/* One f32 scalar in, out. */
+gboolean      heddle_device_write_scalar (HeddleDevice *device, HeddleVariable *variable, double value, GError **error);
+gboolean      heddle_device_read_scalar  (HeddleDevice *device, HeddleVariable *variable, double *value, GError **error);
+
+/* Backend modules found, for doctor: each with its file, or the reason it does not load.  (transfer full) */
+typedef struct { char *kind, *file, *error; GPtrArray *lines; } HeddleBackendInfo;
+GPtrArray    *heddle_backends_list (void);
+
+G_END_DECLS
+
+#endif
