@@ -202,7 +202,7 @@ typedef struct
   const char         *version;      /* "1.0" */
   const char         *summary;      /* one sentence without a full stop */
   const char         *license;      /* SPDX identifier */
-  const char         *build;        /* "" or what it was built with, for people: "libjpeg 6b" */
+  const char         *build;        /* NULL, or what it was built with, for people: "libjpeg 6b" */
   const HeddleOption *options;      /* ends with HEDDLE_OPTIONS_END; NULL without options */
   guint32             option_size;  /* sizeof (HeddleOption) */
   guint32             iface_size;   /* sizeof of the interface, equal to its first member */
@@ -210,17 +210,15 @@ typedef struct
   const void         *iface;        /* HeddleDatasetIface, HeddleModelIface, HeddleOptimizerIface or HeddleLoggerIface */
 } HeddlePlugin;
 
+#define HEDDLE_EXPORT __attribute__ ((visibility ("default")))
+
 /* HEDDLE_PLUGIN ("dataset", HeddleDatasetIface, iface, Idx, options, .name = "idx", .version = "1.0", .summary = "...", .license = "MIT"); */
 #define HEDDLE_PLUGIN(kind_, Iface, iface_, Instance, options_, ...) \
-  G_MODULE_EXPORT extern const HeddlePlugin heddle_plugin; \
-  G_MODULE_EXPORT const HeddlePlugin heddle_plugin = { \
-    .magic = { 'H', 'E', 'D', 'D', 'L', 'E', 'P', 'L' }, .abi = HEDDLE_ABI, .size = sizeof (HeddlePlugin), .kind = (kind_), .build = "", \
+  HEDDLE_EXPORT extern const HeddlePlugin heddle_plugin; \
+  HEDDLE_EXPORT const HeddlePlugin heddle_plugin = { \
+    .magic = { 'H', 'E', 'D', 'D', 'L', 'E', 'P', 'L' }, .abi = HEDDLE_ABI, .size = sizeof (HeddlePlugin), .kind = (kind_), \
     .options = (options_), .option_size = sizeof (HeddleOption), .iface_size = sizeof (Iface), .instance_size = sizeof (Instance), \
     .iface = &(iface_), __VA_ARGS__ }
-
-#ifndef G_MODULE_EXPORT
-#define G_MODULE_EXPORT __attribute__ ((visibility ("default")))
-#endif
 
 G_END_DECLS
 
