@@ -36,6 +36,7 @@ struct _HeddleVariable
   HeddleDtype     dtype;
   HeddleShape     shape;
   HeddleInit      init;
+  float          *numbers;     /* owned: initial numbers that no formula gives (class weights), shape's count of them; NULL = INIT decides */
   HeddleGroup    *group;       /* PARAM, GRAD, SLOT; NULL until heddle_variables_group () */
   HeddleVariable *flat;        /* the flat variable this is a window of, or NULL */
   gint64          offset;      /* in elements, inside FLAT; a multiple of HEDDLE_FLAT_ALIGN */
@@ -67,6 +68,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (HeddleVariables, heddle_variables_free)
 /* Get or create; a second declaration must agree in role, dtype and shape (HEDDLE_ERROR_PROGRAM names both shapes). */
 HeddleVariable  *heddle_variables_declare (HeddleVariables *vars, const char *name, HeddleRole role, HeddleDtype dtype,
                                            const HeddleShape *shape, const HeddleInit *init, GError **error);
+/* A STATE with given NUMBERS (copied), not saved: constant tables such as class weights. */
+HeddleVariable  *heddle_variables_table   (HeddleVariables *vars, const char *name, const HeddleShape *shape, const float *numbers, GError **error);
 HeddleVariable  *heddle_variables_lookup  (HeddleVariables *vars, const char *name);
 guint            heddle_variables_count   (HeddleVariables *vars);
 HeddleVariable  *heddle_variables_nth     (HeddleVariables *vars, guint i);   /* in order of declaration; flat and windows too */
@@ -182,6 +185,7 @@ HeddleBuilder *heddle_builder_new        (const char *name, HeddleVariables *var
 void           heddle_builder_free       (HeddleBuilder *b);            /* with an unfinished program */
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (HeddleBuilder, heddle_builder_free)
 
+HeddleVariables *heddle_builder_variables (HeddleBuilder *b);
 void           heddle_builder_set_phase  (HeddleBuilder *b, HeddlePhase phase);
 /* From here on operations are autocast to LOW (F16 or BF16) by their AMP class; 0 switches it off.  A parameter is cast once
  * per program (the cast is shared by forward and backward). */

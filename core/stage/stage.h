@@ -156,6 +156,25 @@ HeddleScheduleFactors heddle_schedule_at (HeddleStage *schedule, gint64 update, 
 /* Plateau: told the metric at each evaluation (or epoch end); returns TRUE when the rate was lowered. */
 gboolean heddle_schedule_report (HeddleStage *schedule, double metric);
 
+/* stage/train.c: h.train { step, ... }: the options of the root stage; the run loop (pipeline) reads them. */
+typedef struct
+{
+  gint64 epochs;
+  gint64 steps_per_epoch;          /* 0 = one pass over the data */
+  int    epoch_mode;               /* HeddleEpochMode */
+  gint64 max_steps;                /* stop after so many batches; 0 = no limit */
+  gint64 accumulate;               /* batches per update */
+  double clip_norm;                /* 0 = no clipping */
+  int    schedule_on;              /* applied (skipped updates do not move the schedule), all */
+  char  *device;                   /* "auto", "cpu", "cuda:1" */
+  gint64 seed;
+  gint64 stop_on_nonfinite;        /* consecutive non-finite losses (not under a loss scaler) that stop the run; 0 = never */
+  /* eval = { data = ..., NAME = metric, every = N, batch_size = N, best = "NAME" } */
+  gint64 eval_every;               /* epochs between evaluations */
+  gint64 eval_batch_size;          /* 0 = the training batch size */
+  char  *eval_best;                /* metric whose best value is kept; NULL = the first one */
+} HeddleTrainOptions;
+
 G_END_DECLS
 
 #endif
