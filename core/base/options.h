@@ -7,6 +7,9 @@
 
 G_BEGIN_DECLS
 
+/* The exit status an error stands for (codes: error.h); 0 for NULL. */
+int      heddle_error_exit_code  (const GError *error);
+
 /* A table as its owner compiled it: STRIDE is the owner's sizeof (HeddleOption), so that an older plugin's table
  * with shorter lines is walked rightly.  OPTIONS may be NULL (no options). */
 typedef struct

@@ -45,6 +45,7 @@ typedef struct
   HeddleValue   *value;            /* TENSOR: the tensor; LOSS, METRIC: mean, or sum for a metric */
   HeddleValue   *weight;           /* LOSS, METRIC: the denominator */
   HeddleContract contract;
+  const HeddleDatasetInfo *info;   /* DATASET: what the open data set declared */
 } HeddlePort;
 
 /* Built-in stages and the four kinds of plugin all appear to the graph as a class: a verb (h.prefetch), some with a variant (h.loss "mse"). */
@@ -69,7 +70,7 @@ struct _HeddleStageClass
   HeddleOptionTable options;       /* of a built-in, or the core's own options beside the plugin's (optimizer) */
   gsize             instance_size;
   guint             min_inputs, max_inputs;
-  const HeddlePortKind *input_kinds;   /* max_inputs of them; the last repeats */
+  const HeddlePortKind *input_kinds;   /* max_inputs of them */
   HeddlePortKind    output;        /* of its one port, or BATCH/TENSOR ports made by emit */
   /* Emits into the program and fills OUT (array of HeddlePort).  NULL for stages that emit nothing (train, logger, schedule). */
   gboolean        (*emit) (HeddleStage *stage, HeddleEmit *emit, HeddlePort *const *in, guint n_in, GArray *out, GError **error);
@@ -151,7 +152,8 @@ HeddleProgram *heddle_optimizer_program (HeddleStage *optimizer, const HeddleAmp
 
 /* stage/schedule.c: h.schedule "cosine" { ... }.  UPDATE counts from 0; TOTAL is the planned number of updates.  The factor is on the base value. */
 typedef struct { double lr, momentum; } HeddleScheduleFactors;       /* momentum: NaN = leave alone (absolute value otherwise) */
-gboolean heddle_schedule_validate (HeddleStage *schedule, gint64 total, GError **error);
+/* Once, before training: PER_EPOCH updates make an epoch (step and multistep count epochs by default). */
+gboolean heddle_schedule_validate (HeddleStage *schedule, gint64 total, gint64 per_epoch, GError **error);
 HeddleScheduleFactors heddle_schedule_at (HeddleStage *schedule, gint64 update, gint64 total, double base_lr);
 /* Plateau: told the metric at each evaluation (or epoch end); returns TRUE when the rate was lowered. */
 gboolean heddle_schedule_report (HeddleStage *schedule, double metric);

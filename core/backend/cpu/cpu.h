@@ -1,0 +1,160 @@
+/* cpu/cpu.h: what the files of the cpu backend share: device, layouts, plan, steps.  Private to the module. */
+#ifndef HEDDLE_BACKEND_CPU_H
+#define HEDDLE_BACKEND_CPU_H
+
+#include "backend/backend.h"
+
+#include <dnnl.h>
+
+/* ---- layouts: how a tensor's elements lie in memory; never padded, so the element count is always the shape's ---- */
+
+typedef enum
+{
+  LAYOUT_PLAIN = 0,    /* row-major */
+  LAYOUT_BLOCKED,      /* (N, C, H, W) as N, C/b, H, W, b: oneDNN's nChw8c or nChw16c */
+  LAYOUT_WEIGHT        /* a descriptor that oneDNN chose for a convolution's weight */
+} LayoutKind;
+
+typedef struct
+{
+  LayoutKind         kind;
+  dnnl_memory_desc_t md;      /* LAYOUT_WEIGHT */
+} Layout;
+
+typedef struct
+{
+  HeddleDevice   base;
+  HeddleFlags    flags;
+  dnnl_engine_t  engine;
+  dnnl_stream_t  stream;
+  guint          threads;
+  gint           block;         /* channels of a block: 8 or 16 */
+  guint64        allocations, primitives, reorders;
+  char          *arena;         /* one for all plans: only one runs at a time */
+  gsize          arena_bytes;
+  GPtrArray     *memory;        /* aligned blocks that variables live in, freed with the device */
+  GPtrArray     *layouts;       /* Layout *, owned: of variables */
+} CpuDevice;
+
+/* ---- operands: where a step finds a tensor ---- */
+
+typedef enum { IN_NONE = 0, IN_ARENA, IN_VARIABLE, IN_INPUT, IN_CONSTANT } Where;
+
+typedef struct
+{
+  Where           where;
+  guint           buffer;       /* IN_ARENA: index in plan->buffers; IN_INPUT: index of the program's input; IN_CONSTANT: in plan->constants */
+  HeddleVariable *variable;
+  HeddleDtype     dtype;
+  HeddleShape     shape;
+  const Layout   *layout;       /* never NULL */
+} Operand;
+
+typedef struct { gsize bytes, offset; gint first, last; } Buffer;
+
+typedef struct _CpuPlan CpuPlan;
+typedef struct _Step Step;
+typedef void (*StepRun) (CpuPlan *plan, Step *step);
+
+#define STEP_OPERANDS 8
+
+struct _Step
+{
+  StepRun         run;
+  const HeddleOp *op;            /* NULL for conversions */
+  const char     *what;          /* kernel or implementation, for people */
+  guint           n_in, n_out;
+  Operand         in[STEP_OPERANDS], out[STEP_OPERANDS];
+  const GPtrArray *more;         /* further Operand * it touches, or NULL */
+  gpointer        data;          /* of the kernel */
+  GDestroyNotify  data_free;
+  double          seconds;       /* profile */
+};
+
+struct _CpuPlan
+{
+  HeddlePlan     base;
+  CpuDevice     *device;
+  HeddleProgram *program;
+  GPtrArray     *steps;          /* Step *, owned */
+  GArray        *buffers;        /* Buffer */
+  GArray        *constants;      /* float */
+  GPtrArray     *layouts;        /* Layout *, owned: of this plan's values */
+  Operand       *outputs;        /* of program->outputs */
+  gsize          arena_bytes;    /* of the device's arena that this plan uses */
+  const char    *peak;
+  guint          n_reorders;
+  const gpointer *inputs;        /* of the run in hand */
+  char         **described;      /* per op */
+  gboolean       profile;
+  guint64        runs;
+};
+
+/* ---- layouts.c ---- */
+extern const Layout cpu_plain, cpu_blocked;
+gboolean cpu_layout_equal (const Layout *a, const Layout *b);
+/* Is this 4-d shape one that can be blocked without padding? */
+gboolean cpu_blockable    (const CpuDevice *device, const HeddleShape *shape);
+/* Blocked and plain are the same bytes when the image is 1 x 1. */
+gboolean cpu_same_bytes   (const Layout *a, const Layout *b, const HeddleShape *shape);
+gboolean cpu_layout_md    (const CpuDevice *device, const Layout *layout, HeddleDtype dtype, const HeddleShape *shape, dnnl_memory_desc_t *md);
+char    *cpu_layout_name  (const CpuDevice *device, const Layout *layout);
+/* One conversion between layouts and dtypes, outside plans (variables read and written, outputs fetched). */
+gboolean cpu_reorder_now  (CpuDevice *device, const dnnl_memory_desc_t *src_md, gpointer src, const dnnl_memory_desc_t *dst_md, gpointer dst, GError **error);
+gboolean cpu_dnnl_check   (dnnl_status_t status, const char *call, const HeddleOp *op, GError **error);
+
+/* ---- compile.c: what kernels' builders call ---- */
+guint    cpu_buffer_new   (CpuPlan *plan, gsize bytes);
+Operand  cpu_temp         (CpuPlan *plan, HeddleDtype dtype, const HeddleShape *shape, const Layout *layout);
+Step    *cpu_step_new     (CpuPlan *plan, const HeddleOp *op, const char *what, StepRun run);
+gpointer cpu_pointer      (CpuPlan *plan, const Operand *operand);
+#define IN(i)  cpu_pointer (plan, &step->in[i])
+#define OUT(i) cpu_pointer (plan, &step->out[i])
+
+/* ---- dnn.c: convolutions through oneDNN ---- */
+typedef struct _CpuCompiler CpuCompiler;
+gboolean cpu_emit_conv    (CpuCompiler *c, const HeddleOp *op, GError **error);
+void     cpu_emit_reorder (CpuCompiler *c, const Operand *src, const Operand *dst);
+
+struct _CpuCompiler
+{
+  CpuDevice *device;
+  CpuPlan   *plan;
+  GArray   **forms;             /* by value id: Operand, every form in which the value exists */
+  HeddleVariable **forward;     /* by value id: the variable whose memory a value is made in, or NULL */
+  gint      *cluster;
+  GError    *error;
+};
+
+/* VALUE as DTYPE in LAYOUT, converting if need be. */
+Operand  cpu_form         (CpuCompiler *c, const HeddleValue *value, HeddleDtype dtype, const Layout *layout);
+/* The form VALUE was made in. */
+const Operand *cpu_made   (CpuCompiler *c, const HeddleValue *value);
+/* Where an f32 result of VALUE in LAYOUT is to be written; cpu_made_as () afterwards tells the compiler (and converts to 16 bit if that is its dtype). */
+Operand  cpu_target       (CpuCompiler *c, const HeddleValue *value, HeddleDtype dtype, const Layout *layout);
+void     cpu_made_as      (CpuCompiler *c, const HeddleValue *value, Operand operand);
+const Layout *cpu_keep_layout (CpuPlan *plan, const Layout *layout);
+
+/* ---- elementwise.c ---- */
+void     cpu_emit_cluster (CpuCompiler *c, guint from, guint to);
+void     cpu_run_expand   (CpuPlan *plan, Step *step);     /* in[0] repeated to out[0]'s shape, row-major */
+/* ---- kernels.c and the files it hands on to; FALSE: no kernel for this operation ---- */
+gboolean cpu_emit_kernel  (CpuCompiler *c, const HeddleOp *op, GError **error);
+gboolean cpu_emit_norm    (CpuCompiler *c, const HeddleOp *op);
+gboolean cpu_emit_pool    (CpuCompiler *c, const HeddleOp *op);
+gboolean cpu_emit_loss    (CpuCompiler *c, const HeddleOp *op);
+gboolean cpu_emit_shape   (CpuCompiler *c, const HeddleOp *op);
+/* A step whose floating inputs and outputs are f32, images in LAYOUT and everything else row-major; an output nobody reads is not made (NULL). */
+Step    *cpu_simple       (CpuCompiler *c, const HeddleOp *op, const char *what, StepRun run, const Layout *layout);
+
+/* Work below this many elements stays on one thread. */
+#define PARALLEL_MIN 32768
+
+/* Each kernel is compiled for three instruction sets and chosen when the module is opened. */
+#if defined (__x86_64__) && defined (__GNUC__) && !defined (__clang__) && !defined (__SANITIZE_THREAD__) && !defined (__SANITIZE_ADDRESS__)
+#define VECTOR __attribute__ ((target_clones ("default", "arch=haswell", "arch=skylake-avx512")))
+#else
+#define VECTOR
+#endif
+
+#endif

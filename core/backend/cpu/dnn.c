@@ -1,0 +1,387 @@
+/* cpu/dnn.c: convolutions, their gradients and layout conversions as oneDNN primitives made once per plan.
+ * Must not know what runs before or after them. */
+#include "cpu.h"
+#include "tensor/tensors.h"
+
+#include <string.h>
+
+#define MAX_ARGS 6
+
+typedef struct
+{
+  dnnl_primitive_t primitive;
+  int              n;
+  dnnl_exec_arg_t  args[MAX_ARGS];
+  Operand          operand[MAX_ARGS];
+} Primitive;
+
+static void
+primitive_free (gpointer data)
+{
+  Primitive *p = data;
+  dnnl_primitive_destroy (p->primitive);
+  for (int i = 0; i < p->n; i++)
+    dnnl_memory_destroy (p->args[i].memory);
+  g_free (p);
+}
+
+/* No object is made here: the memories only learn this run's addresses. */
+static void
+run_primitive (CpuPlan *plan, Step *step)
+{
+  Primitive *p = step->data;
+  for (int i = 0; i < p->n; i++)
+    dnnl_memory_set_data_handle (p->args[i].memory, cpu_pointer (plan, &p->operand[i]));
+  dnnl_primitive_execute (p->primitive, plan->device->stream, p->n, p->args);
+}
+
+static gboolean
+add_arg (CpuDevice *device, Primitive *p, int arg, const dnnl_memory_desc_t *md, const Operand *operand)
+{
+  p->args[p->n].arg = arg;
+  p->operand[p->n] = *operand;
+  return dnnl_memory_create (&p->args[p->n++].memory, md, device->engine, NULL) == dnnl_success;
+}
+
+static Step *
+primitive_step (CpuPlan *plan, const HeddleOp *op, Primitive *p, const char *what)
+{
+  Step *step = cpu_step_new (plan, op, what, run_primitive);
+  step->data = p;
+  step->data_free = primitive_free;
+  plan->device->primitives++;
+  return step;
+}
+
+void
+cpu_emit_reorder (CpuCompiler *c, const Operand *src, const Operand *dst)
+{
+  CpuDevice *device = c->device;
+  dnnl_memory_desc_t from, to;
+  dnnl_primitive_desc_t pd = NULL;
+  Primitive *p = g_new0 (Primitive, 1);
+  gboolean ok = cpu_layout_md (device, src->layout, src->dtype, &src->shape, &from) && cpu_layout_md (device, dst->layout, dst->dtype, &dst->shape, &to);
+  /* a grouped weight's descriptor has five axes: the plain side takes them too */
+  if (ok && from.ndims != to.ndims)
+    {
+      dnnl_memory_desc_t *plain = from.ndims < to.ndims ? &from : &to;
+      const dnnl_memory_desc_t *other = from.ndims < to.ndims ? &to : &from;
+      ok = dnnl_memory_desc_init_by_tag (plain, other->ndims, other->dims, plain->data_type, dnnl_abcde) == dnnl_success;
+    }
+  ok = ok && cpu_dnnl_check (dnnl_reorder_primitive_desc_create (&pd, &from, device->engine, &to, device->engine, NULL), "reorder", NULL, c->error ? NULL : &c->error)
+       && dnnl_primitive_create (&p->primitive, pd) == dnnl_success && add_arg (device, p, DNNL_ARG_FROM, &from, src) && add_arg (device, p, DNNL_ARG_TO, &to, dst);
+  if (!ok && !c->error)
+    g_set_error (&c->error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "a layout conversion cannot be made");
+  dnnl_primitive_desc_destroy (pd);
+  Step *step = primitive_step (c->plan, NULL, p, "reorder");
+  step->in[step->n_in++] = *src;
+  step->out[step->n_out++] = *dst;
+  if (!cpu_layout_equal (src->layout, dst->layout))
+    c->plan->n_reorders++;
+}
+
+/* ---- convolution descriptors ---- */
+
+typedef struct
+{
+  HeddleShape x, w, y;
+  dnnl_dims_t strides, dilates, padding, padding_end;
+  gint64      groups;
+  gboolean    bias;
+} Conv;
+
+static Conv
+conv_of (const HeddleOp *op)
+{
+  const HeddleConvAttr *a = op->attr;
+  Conv k = { .groups = a->groups };
+  switch (op->info->code)
+    {
+    case HEDDLE_OP_CONV2D:
+      k.x = op->in[0]->shape, k.w = op->in[1]->shape, k.y = op->out[0]->shape, k.bias = op->n_in > 2;
+      break;
+    case HEDDLE_OP_CONV2D_GRAD_INPUT: k.x = a->input, k.w = op->in[1]->shape, k.y = op->in[0]->shape; break;
+    default: k.x = op->in[1]->shape, k.w = a->weight, k.y = op->in[0]->shape, k.bias = a->bias; break;
+    }
+  for (int i = 0; i < 2; i++)
+    {
+      gint64 span = a->dilation[i] * (k.w.size[2 + i] - 1) + 1;
+      k.strides[i] = a->stride[i];
+      k.dilates[i] = a->dilation[i] - 1;
+      k.padding[i] = a->padding[i];
+      /* what the last window needs; rows it never reaches would otherwise not fit oneDNN's formula */
+      k.padding_end[i] = (k.y.size[2 + i] - 1) * a->stride[i] + span - k.x.size[2 + i] - a->padding[i];
+    }
+  return k;
+}
+
+static void
+weight_dims (const Conv *k, dnnl_dims_t dims, int *n)
+{
+  int at = 0;
+  if (k->groups > 1)
+    dims[at++] = k->groups;
+  dims[at++] = k->w.size[0] / k->groups;
+  for (int i = 1; i < 4; i++)
+    dims[at++] = k->w.size[i];
+  *n = at;
+}
+
+typedef enum { DATA_ANY, DATA_PLAIN, DATA_BLOCKED } DataFormat;
+
+static void
+data_md (const CpuDevice *device, const HeddleShape *s, DataFormat format, dnnl_memory_desc_t *md)
+{
+  dnnl_dims_t dims = { s->size[0], s->size[1], s->size[2], s->size[3] };
+  dnnl_format_tag_t tag = format == DATA_ANY ? dnnl_format_tag_any : format == DATA_PLAIN ? dnnl_nchw : device->block == 16 ? dnnl_nChw16c : dnnl_nChw8c;
+  dnnl_memory_desc_init_by_tag (md, 4, dims, dnnl_f32, tag);
+}
+
+static void
+weight_md (const Conv *k, dnnl_format_tag_t plain_or_any, dnnl_memory_desc_t *md)
+{
+  dnnl_dims_t dims;
+  int n;
+  weight_dims (k, dims, &n);
+  dnnl_memory_desc_init_by_tag (md, n, dims, dnnl_f32, plain_or_any == dnnl_format_tag_any ? plain_or_any : n == 5 ? dnnl_abcde : dnnl_abcd);
+}
+
+typedef enum { FORWARD, BACKWARD_DATA, BACKWARD_WEIGHT } Direction;
+
+/* The primitive descriptor of one direction; the two backward ones need the forward one as a hint. */
+static dnnl_primitive_desc_t
+conv_pd (const CpuDevice *device, const Conv *k, Direction direction, DataFormat x_format, DataFormat y_format)
+{
+  dnnl_memory_desc_t x, y, w, b;
+  dnnl_convolution_desc_t desc;
+  dnnl_primitive_desc_t pd = NULL, hint = NULL;
+  dnnl_primitive_attr_t attr = NULL;
+  dnnl_dims_t channels = { k->w.size[0] };
+  dnnl_memory_desc_t *bias = k->bias ? &b : NULL;
+  data_md (device, &k->x, x_format, &x);
+  data_md (device, &k->y, y_format, &y);
+  weight_md (k, dnnl_format_tag_any, &w);
+  dnnl_memory_desc_init_by_tag (&b, 1, channels, dnnl_f32, dnnl_a);
+  dnnl_primitive_attr_create (&attr);
+  dnnl_primitive_attr_set_scratchpad_mode (attr, dnnl_scratchpad_mode_user);
+  dnnl_status_t status = dnnl_dilated_convolution_forward_desc_init (&desc, dnnl_forward_training, dnnl_convolution_direct, &x, &w,
+                                                                     direction == FORWARD ? bias : NULL, &y, k->strides, k->dilates, k->padding, k->padding_end);
+  if (status == dnnl_success)
+    status = dnnl_primitive_desc_create (direction == FORWARD ? &pd : &hint, &desc, attr, device->engine, NULL);
+  if (status == dnnl_success && direction == BACKWARD_DATA)
+    status = dnnl_dilated_convolution_backward_data_desc_init (&desc, dnnl_convolution_direct, &x, &w, &y, k->strides, k->dilates, k->padding, k->padding_end);
+  else if (status == dnnl_success && direction == BACKWARD_WEIGHT)
+    status = dnnl_dilated_convolution_backward_weights_desc_init (&desc, dnnl_convolution_direct, &x, &w, bias, &y, k->strides, k->dilates, k->padding, k->padding_end);
+  if (status == dnnl_success && direction != FORWARD)
+    status = dnnl_primitive_desc_create (&pd, &desc, attr, device->engine, hint);
+  dnnl_primitive_desc_destroy (hint);
+  dnnl_primitive_attr_destroy (attr);
+  return pd;
+}
+
+static gboolean
+is_reference (dnnl_primitive_desc_t pd)
+{
+  const char *name = NULL;
+  dnnl_primitive_desc_query (pd, dnnl_query_impl_info_str, 0, &name);
+  return name && strstr (name, "ref") != NULL;
+}
+
+/* The data layouts: blocked on both sides where channels allow, plain images into a blocked result for a first layer, else plain. */
+static dnnl_primitive_desc_t
+choose_pd (CpuDevice *device, const Conv *k, Direction direction, DataFormat *x, DataFormat *y)
+{
+  static const DataFormat candidates[][2] = { { DATA_BLOCKED, DATA_BLOCKED }, { DATA_PLAIN, DATA_BLOCKED }, { DATA_BLOCKED, DATA_PLAIN }, { DATA_PLAIN, DATA_PLAIN } };
+  dnnl_primitive_desc_t pd = NULL;
+  for (guint pass = 0; !pd && pass < 2; pass++)             /* slow reference code only when nothing else takes it */
+    for (guint i = 0; !pd && i < G_N_ELEMENTS (candidates); i++)
+      {
+        *x = candidates[i][0];
+        *y = candidates[i][1];
+        gboolean possible = (*x != DATA_BLOCKED || cpu_blockable (device, &k->x)) && (*y != DATA_BLOCKED || cpu_blockable (device, &k->y));
+        pd = possible ? conv_pd (device, k, direction, *x, *y) : NULL;
+        if (pd && pass == 0 && is_reference (pd))
+          {
+            dnnl_primitive_desc_destroy (pd);
+            pd = NULL;
+          }
+      }
+  return pd;
+}
+
+static const Layout *
+data_layout (DataFormat format)
+{
+  return format == DATA_BLOCKED ? &cpu_blocked : &cpu_plain;
+}
+
+/* The descriptor oneDNN wants for a weight, as a layout of ours: plain if it is row-major, "weight" if it is not padded, NULL if it is padded. */
+static const Layout *
+weight_layout (CpuCompiler *c, const Conv *k, const dnnl_memory_desc_t *md)
+{
+  dnnl_memory_desc_t plain;
+  const Layout *layout = NULL;
+  weight_md (k, dnnl_abcd, &plain);
+  if (dnnl_memory_desc_equal (&plain, md))
+    layout = &cpu_plain;
+  else if (dnnl_memory_desc_get_size (md) == sizeof (float) * (gsize) heddle_shape_count (&k->w))
+    {
+      Layout wanted = { LAYOUT_WEIGHT, *md };
+      layout = cpu_keep_layout (c->plan, &wanted);
+    }
+  return layout;
+}
+
+/* The first plan that convolves with a parameter gives it the layout; its gradient window follows. */
+static void
+adopt_layout (CpuCompiler *c, HeddleVariable *v, const Layout *layout)
+{
+  if (v->role == HEDDLE_ROLE_PARAM && !v->layout && !v->data && layout && layout->kind == LAYOUT_WEIGHT)
+    {
+      Layout *own = g_memdup2 (layout, sizeof *layout);
+      g_ptr_array_add (c->device->layouts, own);
+      v->layout = own;
+      if (v->grad)
+        v->grad->layout = own;
+    }
+}
+
+/* WEIGHT in the form the primitive wants, in LAYOUT or, when that is padded, in scratch memory of the primitive's own descriptor. */
+static Operand
+weight_operand (CpuCompiler *c, const HeddleValue *weight, const dnnl_memory_desc_t *md, const Layout *layout)
+{
+  Operand operand;
+  if (layout)
+    operand = cpu_form (c, weight, HEDDLE_F32, layout);
+  else
+    {
+      Layout padded = { LAYOUT_WEIGHT, *md };
+      Operand from = cpu_form (c, weight, HEDDLE_F32, &cpu_plain);
+      operand = from;
+      operand.where = IN_ARENA;
+      operand.layout = cpu_keep_layout (c->plan, &padded);
+      operand.buffer = cpu_buffer_new (c->plan, dnnl_memory_desc_get_size (md));
+      cpu_emit_reorder (c, &from, &operand);
+    }
+  return operand;
+}
+
+static void
+add_scratchpad (CpuCompiler *c, Primitive *p, dnnl_primitive_desc_t pd)
+{
+  const dnnl_memory_desc_t *md = dnnl_primitive_desc_query_md (pd, dnnl_query_scratchpad_md, 0);
+  gsize bytes = md ? dnnl_memory_desc_get_size (md) : 0;
+  if (bytes)
+    {
+      Operand scratch = { .where = IN_ARENA, .dtype = HEDDLE_U8, .shape = heddle_shape ((gint64) bytes), .layout = &cpu_plain };
+      scratch.buffer = cpu_buffer_new (c->plan, bytes);
+      add_arg (c->device, p, DNNL_ARG_SCRATCHPAD, md, &scratch);
+    }
+}
+
+/* Tells the step which operands it touches: lifetimes follow from them. */
+static void
+finish_step (CpuCompiler *c, const HeddleOp *op, Primitive *p, dnnl_primitive_desc_t pd)
+{
+  const char *name = NULL;
+  dnnl_primitive_desc_query (pd, dnnl_query_impl_info_str, 0, &name);
+  Step *step = primitive_step (c->plan, op, p, name ? name : "oneDNN");
+  for (int i = 0; i < p->n; i++)
+    step->in[step->n_in++] = p->operand[i];
+}
+
+static void
+emit_forward (CpuCompiler *c, const HeddleOp *op, const Conv *k, dnnl_primitive_desc_t pd, const Layout *x, const Layout *y)
+{
+  Primitive *p = g_new0 (Primitive, 1);
+  const dnnl_memory_desc_t *w_md = dnnl_primitive_desc_query_md (pd, dnnl_query_weights_md, 0);
+  const Layout *w = weight_layout (c, k, w_md);
+  if (op->in[1]->kind == HEDDLE_VALUE_VARIABLE)
+    adopt_layout (c, op->in[1]->variable, w);
+  Operand src = cpu_form (c, op->in[0], HEDDLE_F32, x), weight = weight_operand (c, op->in[1], w_md, w);
+  Operand bias = k->bias ? cpu_form (c, op->in[2], HEDDLE_F32, &cpu_plain) : (Operand) { 0 };
+  Operand dst = cpu_target (c, op->out[0], HEDDLE_F32, y);
+  add_arg (c->device, p, DNNL_ARG_SRC, dnnl_primitive_desc_query_md (pd, dnnl_query_src_md, 0), &src);
+  add_arg (c->device, p, DNNL_ARG_WEIGHTS, w_md, &weight);
+  if (k->bias)
+    add_arg (c->device, p, DNNL_ARG_BIAS, dnnl_primitive_desc_query_md (pd, dnnl_query_weights_md, 1), &bias);
+  add_arg (c->device, p, DNNL_ARG_DST, dnnl_primitive_desc_query_md (pd, dnnl_query_dst_md, 0), &dst);
+  add_scratchpad (c, p, pd);
+  dnnl_primitive_create (&p->primitive, pd);
+  finish_step (c, op, p, pd);
+  cpu_made_as (c, op->out[0], dst);
+}
+
+static void
+emit_backward_data (CpuCompiler *c, const HeddleOp *op, const Conv *k, dnnl_primitive_desc_t pd, const Layout *x, const Layout *y)
+{
+  Primitive *p = g_new0 (Primitive, 1);
+  const dnnl_memory_desc_t *w_md = dnnl_primitive_desc_query_md (pd, dnnl_query_weights_md, 0);
+  Operand dy = cpu_form (c, op->in[0], HEDDLE_F32, y), weight = weight_operand (c, op->in[1], w_md, weight_layout (c, k, w_md));
+  Operand dx = cpu_target (c, op->out[0], HEDDLE_F32, x);
+  add_arg (c->device, p, DNNL_ARG_DIFF_DST, dnnl_primitive_desc_query_md (pd, dnnl_query_diff_dst_md, 0), &dy);
+  add_arg (c->device, p, DNNL_ARG_WEIGHTS, w_md, &weight);
+  add_arg (c->device, p, DNNL_ARG_DIFF_SRC, dnnl_primitive_desc_query_md (pd, dnnl_query_diff_src_md, 0), &dx);
+  add_scratchpad (c, p, pd);
+  dnnl_primitive_create (&p->primitive, pd);
+  finish_step (c, op, p, pd);
+  cpu_made_as (c, op->out[0], dx);
+}
+
+static void
+emit_backward_weight (CpuCompiler *c, const HeddleOp *op, const Conv *k, dnnl_primitive_desc_t pd, const Layout *x, const Layout *y)
+{
+  Primitive *p = g_new0 (Primitive, 1);
+  const dnnl_memory_desc_t *w_md = dnnl_primitive_desc_query_md (pd, dnnl_query_diff_weights_md, 0);
+  const Layout *w = weight_layout (c, k, w_md);
+  Operand dy = cpu_form (c, op->in[0], HEDDLE_F32, y), src = cpu_form (c, op->in[1], HEDDLE_F32, x), dw, db = { 0 };
+  if (w)
+    dw = cpu_target (c, op->out[0], HEDDLE_F32, w);
+  else
+    {
+      Layout padded = { LAYOUT_WEIGHT, *w_md };
+      dw = (Operand) { .where = IN_ARENA, .dtype = HEDDLE_F32, .shape = op->out[0]->shape, .layout = cpu_keep_layout (c->plan, &padded) };
+      dw.buffer = cpu_buffer_new (c->plan, dnnl_memory_desc_get_size (w_md));
+    }
+  add_arg (c->device, p, DNNL_ARG_SRC, dnnl_primitive_desc_query_md (pd, dnnl_query_src_md, 0), &src);
+  add_arg (c->device, p, DNNL_ARG_DIFF_DST, dnnl_primitive_desc_query_md (pd, dnnl_query_diff_dst_md, 0), &dy);
+  add_arg (c->device, p, DNNL_ARG_DIFF_WEIGHTS, w_md, &dw);
+  if (k->bias)
+    {
+      db = cpu_target (c, op->out[1], HEDDLE_F32, &cpu_plain);
+      add_arg (c->device, p, DNNL_ARG_DIFF_BIAS, dnnl_primitive_desc_query_md (pd, dnnl_query_diff_weights_md, 1), &db);
+    }
+  add_scratchpad (c, p, pd);
+  dnnl_primitive_create (&p->primitive, pd);
+  finish_step (c, op, p, pd);
+  if (w)
+    cpu_made_as (c, op->out[0], dw);
+  else
+    {
+      Operand plain = cpu_target (c, op->out[0], HEDDLE_F32, &cpu_plain);
+      cpu_emit_reorder (c, &dw, &plain);
+      cpu_made_as (c, op->out[0], plain);
+    }
+  if (k->bias)
+    cpu_made_as (c, op->out[1], db);
+}
+
+gboolean
+cpu_emit_conv (CpuCompiler *c, const HeddleOp *op, GError **error)
+{
+  Conv k = conv_of (op);
+  DataFormat x, y;
+  Direction direction = op->info->code == HEDDLE_OP_CONV2D ? FORWARD : op->info->code == HEDDLE_OP_CONV2D_GRAD_INPUT ? BACKWARD_DATA : BACKWARD_WEIGHT;
+  dnnl_primitive_desc_t pd = choose_pd (c->device, &k, direction, &x, &y);
+  if (!pd)
+    cpu_dnnl_check (dnnl_unimplemented, "convolution", op, error);
+  else if (direction == FORWARD)
+    emit_forward (c, op, &k, pd, data_layout (x), data_layout (y));
+  else if (direction == BACKWARD_DATA)
+    emit_backward_data (c, op, &k, pd, data_layout (x), data_layout (y));
+  else
+    emit_backward_weight (c, op, &k, pd, data_layout (x), data_layout (y));
+  gboolean ok = pd != NULL;
+  dnnl_primitive_desc_destroy (pd);
+  return ok;
+}

@@ -1,0 +1,134 @@
+/* cpu/kernels.c: which kernel makes which operation; matrix products.  Must not know what runs before or after. */
+#include "cpu.h"
+#include "tensor/tensors.h"
+
+#include <math.h>
+#include <string.h>
+
+Step *
+cpu_simple (CpuCompiler *c, const HeddleOp *op, const char *what, StepRun run, const Layout *layout)
+{
+  Operand in[STEP_OPERANDS] = { 0 }, out[STEP_OPERANDS] = { 0 };
+  for (guint i = 0; i < op->n_in; i++)
+    {
+      const HeddleValue *v = op->in[i];
+      in[i] = cpu_form (c, v, heddle_dtype_is_float (v->dtype) ? HEDDLE_F32 : v->dtype, v->shape.rank == 4 ? layout : &cpu_plain);
+    }
+  for (guint i = 0; i < op->n_out; i++)
+    {
+      const HeddleValue *v = op->out[i];
+      if (v->n_uses)
+        out[i] = cpu_target (c, v, heddle_dtype_is_float (v->dtype) ? HEDDLE_F32 : v->dtype, v->shape.rank == 4 ? layout : &cpu_plain);
+    }
+  Step *step = cpu_step_new (c->plan, op, what, run);
+  memcpy (step->in, in, sizeof in);
+  memcpy (step->out, out, sizeof out);
+  step->n_in = op->n_in;
+  step->n_out = op->n_out;
+  for (guint i = 0; i < op->n_out; i++)
+    if (out[i].where)
+      cpu_made_as (c, op->out[i], out[i]);
+  return step;
+}
+
+/* ---- matrix products: oneDNN's row-major sgemm ---- */
+
+static void
+run_matmul (CpuPlan *plan, Step *step)
+{
+  const HeddleMatmulAttr *a = step->op->attr;
+  const HeddleShape *x = &step->in[0].shape, *w = &step->in[1].shape, *y = &step->out[0].shape;
+  gint64 k = x->size[a->transpose_a ? 0 : 1];
+  dnnl_sgemm (a->transpose_a ? 'T' : 'N', a->transpose_b ? 'T' : 'N', y->size[0], y->size[1], k, 1, IN (0), x->size[1], IN (1), w->size[1], 0, OUT (0), y->size[1]);
+}
+
+static void
+run_linear (CpuPlan *plan, Step *step)
+{
+  const HeddleShape *w = &step->in[1].shape, *y = &step->out[0].shape;
+  gint64 n = y->size[0], out = w->size[0], in = w->size[1];
+  const float *bias = step->n_in > 2 ? IN (2) : NULL;
+  float *to = OUT (0);
+  for (gint64 i = 0; bias && i < n; i++)
+    memcpy (to + i * out, bias, (gsize) out * sizeof (float));
+  dnnl_sgemm ('N', 'T', n, out, in, 1, IN (0), in, IN (1), in, bias ? 1 : 0, to, out);
+}
+
+static void
+run_linear_grad_input (CpuPlan *plan, Step *step)
+{
+  const HeddleShape *w = &step->in[1].shape, *dy = &step->in[0].shape;
+  dnnl_sgemm ('N', 'N', dy->size[0], w->size[1], w->size[0], 1, IN (0), w->size[0], IN (1), w->size[1], 0, OUT (0), w->size[1]);
+}
+
+VECTOR static void
+column_sums (const float *x, gint64 rows, gint64 columns, float *restrict sum)
+{
+  memset (sum, 0, (gsize) columns * sizeof (float));
+  for (gint64 i = 0; i < rows; i++)
+    for (gint64 j = 0; j < columns; j++)
+      sum[j] += x[i * columns + j];
+}
+
+static void
+run_linear_grad_weight (CpuPlan *plan, Step *step)
+{
+  const HeddleShape *dy = &step->in[0].shape, *x = &step->in[1].shape;
+  gint64 n = dy->size[0], out = dy->size[1], in = x->size[1];
+  if (OUT (0))
+    dnnl_sgemm ('T', 'N', out, in, n, 1, IN (0), out, IN (1), in, 0, OUT (0), in);
+  if (OUT (1))
+    column_sums (IN (0), n, out, OUT (1));
+}
+
+/* ---- the loss scaler: torch/amp/grad_scaler.py, with a floor ---- */
+
+static void
+run_scaler_update (CpuPlan *plan, Step *step)
+{
+  const HeddleScalerAttr *a = step->op->attr;
+  float scale = *(const float *) IN (0), tracker = *(const float *) IN (1);
+  gboolean skip = *(const float *) IN (2) != 0;
+  if (skip)
+    {
+      scale = MAX ((float) ((double) scale * a->backoff_factor), MIN (scale, (float) a->min_scale));
+      tracker = 0;
+    }
+  else if (tracker + 1 >= (float) a->growth_interval)
+    {
+      float grown = (float) ((double) scale * a->growth_factor);
+      scale = isfinite (grown) ? grown : scale;
+      tracker = 0;
+    }
+  else
+    tracker += 1;
+  *(float *) OUT (0) = scale;
+  *(float *) OUT (1) = tracker;
+}
+
+/* ---- dispatch ---- */
+
+gboolean
+cpu_emit_kernel (CpuCompiler *c, const HeddleOp *op, GError **error)
+{
+  gboolean ok = TRUE;
+  switch (op->info->code)
+    {
+    case HEDDLE_OP_MATMUL: cpu_simple (c, op, "gemm", run_matmul, &cpu_plain); break;
+    case HEDDLE_OP_LINEAR: cpu_simple (c, op, "gemm", run_linear, &cpu_plain); break;
+    case HEDDLE_OP_LINEAR_GRAD_INPUT: cpu_simple (c, op, "gemm", run_linear_grad_input, &cpu_plain); break;
+    case HEDDLE_OP_LINEAR_GRAD_WEIGHT: cpu_simple (c, op, "gemm", run_linear_grad_weight, &cpu_plain); break;
+    case HEDDLE_OP_SCALER_UPDATE:
+      {
+        Step *step = cpu_simple (c, op, "scaler", run_scaler_update, &cpu_plain);
+        for (guint i = 0; i < 2; i++)       /* both are always computed */
+          if (!step->out[i].where)
+            step->out[i] = cpu_temp (c->plan, HEDDLE_F32, &op->out[i]->shape, &cpu_plain);
+      }
+      break;
+    default: ok = cpu_emit_norm (c, op) || cpu_emit_pool (c, op) || cpu_emit_loss (c, op) || cpu_emit_shape (c, op); break;
+    }
+  if (!ok)
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "%s \"%s\": the cpu backend has no kernel for this operation", op->info->name, op->name);
+  return ok;
+}

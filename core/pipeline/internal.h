@@ -1,0 +1,69 @@
+/* pipeline/internal.h: what the files of this folder share.  Private to core/pipeline. */
+#ifndef HEDDLE_PIPELINE_INTERNAL_H
+#define HEDDLE_PIPELINE_INTERNAL_H
+
+#include "pipeline/events.h"
+#include "pipeline/pipeline.h"
+
+#define MAX_METRICS 8
+
+/* A compiled program with the places of its outputs. */
+typedef struct
+{
+  HeddlePlan *plan;
+  guint       loss, loss_weight, metric[MAX_METRICS], metric_weight[MAX_METRICS];
+  guint       fields[HEDDLE_MAX_FIELDS];      /* program input i is this field of the batch */
+  guint       n_fields;
+} Compiled;
+
+/* A running sum kept on the device over an epoch: value and weight. */
+typedef struct { HeddleVariable *sum, *weight; double last_sum, last_weight; } Running;
+
+struct _HeddlePipeline
+{
+  HeddleGraph        *graph;
+  HeddleTrainOptions *options;
+  HeddleCore          core;
+  HeddleNode         *prefetch, *optimizer, *amp, *schedule, *eval_data;
+  HeddleLink         *loss;                    /* the optimizer's input */
+  guint               n_metrics;
+  HeddleLink         *metrics[MAX_METRICS];
+  char               *metric_names[MAX_METRICS];
+  HeddleDatasetInfo   train_info, eval_info;
+  char               *description;
+  /* compiled */
+  HeddleFlags         flags;
+  HeddleDevice       *device;
+  char               *device_why;
+  HeddleAmp           amp_choice;
+  HeddleVariables    *vars;
+  HeddleUpdateState   update_state;
+  Running             running_loss, running_metric[MAX_METRICS];
+  HeddleVariable     *nonfinite;               /* losses in a row that were not finite */
+  gint64              batch_size, short_size, eval_batch_size, eval_short_size;
+  Compiled            train[2][2];             /* [short][accumulate] */
+  Compiled            eval[2];                 /* [short] */
+  HeddlePlan         *update;
+  HeddleLoader       *loader, *eval_loader;
+  char               *sampler_text;
+  gint64              steps_per_epoch;
+};
+
+/* ---- emit.c ---- */
+typedef struct { HeddlePort loss; HeddlePort metric[MAX_METRICS]; } Emitted;
+
+/* Emits everything the loss and the metrics need, for one batch of BATCH_SIZE samples of INFO.  DESCRIPTION (or NULL) gets a line per stage. */
+gboolean heddle_pipeline_emit (HeddlePipeline *p, HeddleBuilder *b, gboolean training, gint64 batch_size, const HeddleDatasetInfo *info, HeddleDtype low, GString *description,
+                               Emitted *emitted, GError **error);
+/* Sets the options that waited for facts of the open data sets. */
+gboolean heddle_pipeline_resolve_facts (HeddlePipeline *p, GError **error);
+
+/* ---- signals.c ---- */
+void     heddle_signals_install (void);
+void     heddle_signals_restore (void);
+gboolean heddle_signals_pending (void);
+
+/* ---- report.c ---- */
+char    *heddle_pipeline_header (HeddlePipeline *p);        /* lines for RUN_START */
+
+#endif

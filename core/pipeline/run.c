@@ -1,0 +1,477 @@
+/* pipeline/run.c: the run loop: batches, updates, schedule, evaluation, events, stopping.  Must not know Lua or the command line. */
+#include "pipeline/internal.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+typedef struct
+{
+  HeddlePipeline  *p;
+  HeddleEvents    *events;
+  HeddleRunResult *result;
+  gint64           epoch, batch, step, updates, samples, total_steps, total_updates, planned_updates;
+  gint64           window;                 /* batches in the accumulation window so far */
+  double           start, base_lr, lr, base_momentum;
+  HeddleVariable  *lr_variable, *momentum_variable;
+  double           skipped, scale;
+  /* per logger: what it was told last */
+  struct { double sum[1 + MAX_METRICS], weight[1 + MAX_METRICS], seconds, waited; gint64 samples; } *told;
+  double           epoch_sum[1 + MAX_METRICS], epoch_weight[1 + MAX_METRICS];     /* read last, over this epoch */
+} Run;
+
+static double
+now (void)
+{
+  return (double) g_get_monotonic_time () * 1e-6;
+}
+
+/* Seconds since this process started: /proc/self/stat's 22nd field, in clock ticks since boot. */
+static double
+process_age (void)
+{
+  g_autofree char *text = NULL;
+  double age = 0;
+  const char *at = g_file_get_contents ("/proc/self/stat", &text, NULL, NULL) ? strrchr (text, ')') : NULL;
+  unsigned long long ticks = 0;
+  struct timespec t;
+  if (at && sscanf (at + 1, " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &ticks) == 1 && clock_gettime (CLOCK_BOOTTIME, &t) == 0)
+    age = (double) t.tv_sec + (double) t.tv_nsec * 1e-9 - (double) ticks / (double) sysconf (_SC_CLK_TCK);
+  return age;
+}
+
+/* ---- events ---- */
+
+static HeddleEvent
+event_new (const Run *r, HeddleEventType type)
+{
+  return (HeddleEvent) { .size = sizeof (HeddleEvent), .type = type, .epoch = r->epoch, .epochs = r->p->options->epochs, .batch = r->batch, .batches = r->p->steps_per_epoch, .step = r->step,
+                         .updates = r->updates, .samples = r->samples, .skipped = (gint64) r->skipped, .seconds = now () - r->start, .scale = r->scale };
+}
+
+static void
+add_value (HeddleEvent *e, const char *name, double value)
+{
+  if (e->n_values < HEDDLE_MAX_EVENT_VALUES)
+    e->values[e->n_values++] = (HeddleEventValue) { name, g_str_equal (name, "accuracy") ? "acc" : name, value };
+}
+
+static void
+add_means (const Run *r, HeddleEvent *e, const double *sum, const double *weight)
+{
+  add_value (e, "loss", weight[0] > 0 ? sum[0] / weight[0] : NAN);
+  for (guint i = 0; i < r->p->n_metrics; i++)
+    add_value (e, r->p->metric_names[i], weight[i + 1] > 0 ? sum[i + 1] / weight[i + 1] : NAN);
+}
+
+static void
+send_text (Run *r, HeddleEventType type, GLogLevelFlags level, const char *text)
+{
+  HeddleEvent e = event_new (r, type);
+  e.text = text;
+  e.level = level;
+  heddle_events_send (r->events, G_MAXUINT, &e);
+}
+
+/* Reads the sums that the device keeps. */
+static gboolean
+read_running (Run *r, GError **error)
+{
+  HeddlePipeline *p = r->p;
+  gboolean ok = heddle_device_read_scalar (p->device, p->running_loss.sum, &r->epoch_sum[0], error) && heddle_device_read_scalar (p->device, p->running_loss.weight, &r->epoch_weight[0], error);
+  for (guint i = 0; ok && i < p->n_metrics; i++)
+    ok = heddle_device_read_scalar (p->device, p->running_metric[i].sum, &r->epoch_sum[i + 1], error)
+         && heddle_device_read_scalar (p->device, p->running_metric[i].weight, &r->epoch_weight[i + 1], error);
+  if (ok && p->amp_choice.scaling)
+    ok = heddle_device_read_scalar (p->device, p->update_state.skipped, &r->skipped, error) && heddle_device_read_scalar (p->device, p->update_state.scale, &r->scale, error);
+  return ok;
+}
+
+static gboolean
+reset_running (Run *r, GError **error)
+{
+  HeddlePipeline *p = r->p;
+  gboolean ok = heddle_device_write_scalar (p->device, p->running_loss.sum, 0, error) && heddle_device_write_scalar (p->device, p->running_loss.weight, 0, error);
+  for (guint i = 0; ok && i < p->n_metrics; i++)
+    ok = heddle_device_write_scalar (p->device, p->running_metric[i].sum, 0, error) && heddle_device_write_scalar (p->device, p->running_metric[i].weight, 0, error);
+  for (guint k = 0; k < heddle_events_count (r->events); k++)
+    {
+      memset (r->told[k].sum, 0, sizeof r->told[k].sum);
+      memset (r->told[k].weight, 0, sizeof r->told[k].weight);
+    }
+  return ok;
+}
+
+static void
+tell_batch (Run *r, guint k)
+{
+  HeddleEvent e = event_new (r, HEDDLE_EVENT_BATCH);
+  double sum[1 + MAX_METRICS], weight[1 + MAX_METRICS], t = now (), waited = heddle_loader_waited (r->p->loader), elapsed = t - r->told[k].seconds;
+  for (guint i = 0; i <= r->p->n_metrics; i++)
+    {
+      sum[i] = r->epoch_sum[i] - r->told[k].sum[i];
+      weight[i] = r->epoch_weight[i] - r->told[k].weight[i];
+      r->told[k].sum[i] = r->epoch_sum[i];
+      r->told[k].weight[i] = r->epoch_weight[i];
+    }
+  add_means (r, &e, sum, weight);
+  add_value (&e, "lr", r->lr);
+  e.samples_per_second = elapsed > 0 ? (double) (r->samples - r->told[k].samples) / elapsed : 0;
+  e.wait_share = elapsed > 0 ? MIN (1, (waited - r->told[k].waited) / elapsed) : 0;
+  r->told[k].seconds = t;
+  r->told[k].waited = waited;
+  r->told[k].samples = r->samples;
+  heddle_events_send (r->events, k, &e);
+}
+
+static gboolean
+tell_loggers (Run *r, GError **error)
+{
+  gboolean ok = TRUE, fresh = FALSE;
+  for (guint k = 0; ok && k < heddle_events_count (r->events); k++)
+    {
+      guint interval = heddle_events_interval (r->events, k);
+      if (interval && r->batch % interval == 0)
+        {
+          ok = fresh || read_running (r, error);
+          fresh = TRUE;
+          if (ok)
+            tell_batch (r, k);
+        }
+    }
+  return ok;
+}
+
+/* ---- one batch, one update ---- */
+
+static gboolean
+run_plan (HeddlePipeline *p, const Compiled *compiled, const HeddleBatch *batch, GError **error)
+{
+  gpointer inputs[HEDDLE_MAX_FIELDS];
+  for (guint i = 0; i < compiled->n_fields; i++)
+    inputs[i] = batch->field[i];
+  return p->device->iface->run (compiled->plan, inputs, error);
+}
+
+static gboolean
+apply_schedule (Run *r, GError **error)
+{
+  HeddlePipeline *p = r->p;
+  double count = (double) r->total_updates;
+  gboolean ok = TRUE;
+  if (p->schedule && p->amp_choice.scaling && p->options->schedule_on == 1)
+    ok = heddle_device_read_scalar (p->device, p->update_state.updates, &count, error);
+  if (ok && p->schedule)
+    {
+      HeddleScheduleFactors f = heddle_schedule_at (p->schedule->stage, (gint64) count, r->planned_updates, r->base_lr);
+      if (f.lr * r->base_lr != r->lr)
+        ok = heddle_device_write_scalar (p->device, r->lr_variable, f.lr * r->base_lr, error);
+      if (ok && !isnan (f.momentum) && r->momentum_variable)
+        ok = heddle_device_write_scalar (p->device, r->momentum_variable, f.momentum, error);
+      r->lr = f.lr * r->base_lr;
+    }
+  return ok;
+}
+
+static gboolean
+check_skips (Run *r, GError **error)
+{
+  HeddlePipeline *p = r->p;
+  double row = 0;
+  gboolean ok = TRUE;
+  if (p->amp_choice.scaling && p->amp_choice.options->max_skips > 0)
+    {
+      ok = heddle_device_read_scalar (p->device, p->update_state.consecutive, &row, error);
+      if (ok && row >= (double) p->amp_choice.options->max_skips)
+        {
+          g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_RUN, "%g updates in a row were skipped because gradients were not finite (epoch %" G_GINT64_FORMAT ", batch %" G_GINT64_FORMAT ")\n"
+                       "hint: lower the learning rate, clip_norm, or amp dtype = \"bf16\"", row, r->epoch, r->batch);
+          ok = FALSE;
+        }
+    }
+  return ok;
+}
+
+static gboolean
+update (Run *r, GError **error)
+{
+  gboolean ok = apply_schedule (r, error) && r->p->device->iface->run (r->p->update, NULL, error);
+  r->window = 0;
+  r->total_updates++;
+  r->updates = r->total_updates - (gint64) r->skipped;
+  return ok && check_skips (r, error);
+}
+
+/* Without a scaler a loss that stays infinite or NaN ends the run; looked at every few batches. */
+static gboolean
+check_loss (Run *r, gboolean now_or_never, GError **error)
+{
+  HeddlePipeline *p = r->p;
+  gint64 limit = p->options->stop_on_nonfinite;
+  double row = 0;
+  gboolean ok = TRUE;
+  if (limit > 0 && !p->amp_choice.scaling && (now_or_never || r->step % MIN (limit, 16) == 0))
+    {
+      ok = heddle_device_read_scalar (p->device, p->nonfinite, &row, error);
+      if (ok && row >= (double) limit)
+        {
+          g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_RUN, "the loss is not finite since batch %" G_GINT64_FORMAT " of epoch %" G_GINT64_FORMAT " (%g batches in a row, learning rate %g)\n"
+                       "hint: lower the learning rate or set clip_norm; stop_on_nonfinite = 0 goes on all the same", MAX (1, r->batch - (gint64) row + 1), r->epoch, row, r->lr);
+          ok = FALSE;
+        }
+    }
+  return ok;
+}
+
+static gboolean
+one_batch (Run *r, GError **error)
+{
+  HeddlePipeline *p = r->p;
+  const HeddleBatch *batch = heddle_loader_next (p->loader, error);
+  gboolean ok = batch != NULL;
+  if (ok)
+    {
+      const Compiled *compiled = &p->train[(gint64) batch->n != p->batch_size][r->window > 0];
+      ok = run_plan (p, compiled, batch, error);
+      r->samples += batch->n;
+      r->step++;
+      r->batch++;
+      r->window++;
+      gboolean last = r->batch == p->steps_per_epoch || r->step == r->total_steps;
+      if (ok && (r->window == p->options->accumulate || last))
+        ok = update (r, error);
+      ok = ok && p->device->iface->sync (p->device, error);
+      heddle_loader_release (p->loader, batch);
+      if (r->step == 1)
+        r->result->first_step_seconds = process_age ();
+      ok = ok && check_loss (r, last, error) && tell_loggers (r, error);
+    }
+  else if (error && !*error)
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_RUN, "the data ended before the run did");
+  return ok;
+}
+
+/* ---- evaluation ---- */
+
+static gboolean
+fetch (HeddlePlan *plan, guint index, double *value, GError **error)
+{
+  float number = 0;
+  HeddleTensor tensor = { HEDDLE_F32, heddle_scalar_shape (), &number };
+  gboolean ok = plan->device->iface->fetch (plan, index, &tensor, error);
+  *value = number;
+  return ok;
+}
+
+static gboolean
+evaluate_batch (HeddlePipeline *p, const HeddleBatch *batch, double *sum, double *weight, GError **error)
+{
+  const Compiled *c = &p->eval[(gint64) batch->n != p->eval_batch_size];
+  double value, w;
+  gboolean ok = run_plan (p, c, batch, error) && fetch (c->plan, c->loss, &value, error) && fetch (c->plan, c->loss_weight, &w, error);
+  if (ok)
+    {
+      sum[0] += value * w;
+      weight[0] += w;
+    }
+  for (guint i = 0; ok && i < p->n_metrics; i++)
+    {
+      ok = fetch (c->plan, c->metric[i], &value, error) && fetch (c->plan, c->metric_weight[i], &w, error);
+      sum[i + 1] += value;
+      weight[i + 1] += w;
+    }
+  return ok;
+}
+
+/* Higher is better for every built-in metric. */
+static void
+keep_best (Run *r, guint i, double value)
+{
+  gboolean first = r->result->n_metrics <= i;
+  g_strlcpy (r->result->metric[i].name, r->p->metric_names[i], sizeof r->result->metric[i].name);
+  r->result->metric[i].value = value;
+  if (first || value > r->result->metric[i].best)
+    {
+      r->result->metric[i].best = value;
+      r->result->metric[i].best_epoch = r->epoch;
+    }
+}
+
+static guint
+best_index (const HeddlePipeline *p)
+{
+  guint index = 0;
+  for (guint i = 0; i < p->n_metrics; i++)
+    if (g_strcmp0 (p->options->eval_best, p->metric_names[i]) == 0)
+      index = i;
+  return index;
+}
+
+static gboolean
+evaluate (Run *r, GError **error)
+{
+  HeddlePipeline *p = r->p;
+  double sum[1 + MAX_METRICS] = { 0 }, weight[1 + MAX_METRICS] = { 0 };
+  guint64 batches = (p->eval_info.length + (guint64) p->eval_batch_size - 1) / (guint64) p->eval_batch_size;
+  gboolean ok = heddle_loader_start (p->eval_loader, 0, batches, error);
+  for (guint64 j = 0; ok && j < batches; j++)
+    {
+      const HeddleBatch *batch = heddle_loader_next (p->eval_loader, error);
+      ok = batch && evaluate_batch (p, batch, sum, weight, error);
+      if (batch)
+        heddle_loader_release (p->eval_loader, batch);
+    }
+  if (ok)
+    {
+      HeddleEvent e = event_new (r, HEDDLE_EVENT_EVAL);
+      add_means (r, &e, sum, weight);
+      for (guint i = 0; i < p->n_metrics; i++)
+        keep_best (r, i, weight[i + 1] > 0 ? sum[i + 1] / weight[i + 1] : NAN);
+      r->result->n_metrics = p->n_metrics;
+      heddle_events_send (r->events, G_MAXUINT, &e);
+      if (p->schedule)
+        heddle_schedule_report (p->schedule->stage, p->n_metrics ? r->result->metric[best_index (p)].value : sum[0] / weight[0]);
+    }
+  return ok;
+}
+
+/* ---- epochs ---- */
+
+static gboolean
+end_epoch (Run *r, double started, GError **error)
+{
+  HeddlePipeline *p = r->p;
+  gboolean ok = read_running (r, error);
+  if (ok)
+    {
+      HeddleEvent e = event_new (r, HEDDLE_EVENT_EPOCH_END);
+      double elapsed = now () - started;
+      add_means (r, &e, r->epoch_sum, r->epoch_weight);
+      add_value (&e, "lr", r->lr);
+      e.samples_per_second = elapsed > 0 ? r->epoch_weight[0] / elapsed : 0;
+      r->result->loss = r->epoch_weight[0] > 0 ? r->epoch_sum[0] / r->epoch_weight[0] : NAN;
+      heddle_events_send (r->events, G_MAXUINT, &e);
+      if (p->eval_data && (r->epoch % p->options->eval_every == 0 || r->step == r->total_steps))
+        ok = evaluate (r, error);
+      else if (p->schedule && !p->eval_data)
+        heddle_schedule_report (p->schedule->stage, r->result->loss);
+    }
+  return ok;
+}
+
+static gboolean
+interrupted (Run *r, GError **error)
+{
+  gboolean yes = heddle_signals_pending ();
+  if (yes)
+    {
+      r->result->interrupted = TRUE;
+      g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_INTERRUPTED, "stopped by a signal after batch %" G_GINT64_FORMAT " of epoch %" G_GINT64_FORMAT ": %" G_GINT64_FORMAT " batches, %" G_GINT64_FORMAT
+                   " updates, %" G_GINT64_FORMAT " samples; this version writes no checkpoint", r->batch, r->epoch, r->step, r->updates, r->samples);
+    }
+  return yes;
+}
+
+static gboolean
+one_epoch (Run *r, GError **error)
+{
+  HeddlePipeline *p = r->p;
+  double started = now ();
+  r->epoch++;
+  r->batch = 0;
+  gboolean ok = reset_running (r, error);
+  HeddleEvent e = event_new (r, HEDDLE_EVENT_EPOCH_START);
+  heddle_events_send (r->events, G_MAXUINT, &e);
+  while (ok && r->batch < p->steps_per_epoch && r->step < r->total_steps)
+    ok = one_batch (r, error) && !interrupted (r, error);
+  return ok && end_epoch (r, started, error);
+}
+
+/* ---- setting up ---- */
+
+static gboolean
+open_loggers (Run *r, GError **error)
+{
+  HeddleNode *root = r->p->graph->root;
+  gboolean ok = TRUE;
+  for (guint i = 0; ok && i < root->named->len; i++)
+    {
+      HeddleLink *link = root->named->pdata[i];
+      HeddleStage *stage = g_str_has_prefix (link->key, "log.") ? link->ref.node->stage : NULL;
+      if (stage && stage->plugin)
+        {
+          ok = heddle_events_add (r->events, g_steal_pointer (&stage->plugin), &r->p->core, error);
+          if (!ok)
+            g_prefix_error (error, "%s: ", stage->place);
+        }
+    }
+  r->told = g_malloc0_n (MAX (1, heddle_events_count (r->events)), sizeof *r->told);
+  return ok;
+}
+
+static void
+find_hypers (Run *r)
+{
+  const HeddleInstance *plugin = r->p->optimizer->stage->plugin;
+  HeddleOption option;
+  heddle_options_find (plugin->entry->options, "lr", &option);
+  r->base_lr = r->lr = *(const double *) ((const char *) plugin->self + option.offset);
+  r->lr_variable = heddle_variables_lookup (r->p->vars, "hyper/lr");
+  r->momentum_variable = heddle_variables_lookup (r->p->vars, "hyper/momentum");
+}
+
+static void
+fill_result (Run *r)
+{
+  HeddleRunResult *x = r->result;
+  x->epochs = r->epoch;
+  x->steps = r->step;
+  x->skipped = (gint64) r->skipped;
+  x->updates = r->total_updates - x->skipped;
+  x->samples = r->samples;
+  x->seconds = now () - r->start;
+}
+
+static gboolean
+run_epochs (Run *r, GError **error)
+{
+  HeddlePipeline *p = r->p;
+  gint64 per_epoch = (p->steps_per_epoch + p->options->accumulate - 1) / p->options->accumulate;
+  r->planned_updates = p->options->epochs * per_epoch;
+  r->total_steps = p->options->epochs * p->steps_per_epoch;
+  if (p->options->max_steps > 0)
+    r->total_steps = MIN (r->total_steps, p->options->max_steps);
+  gboolean ok = heddle_loader_start (p->loader, 0, (guint64) r->total_steps, error);
+  for (guint k = 0; k < heddle_events_count (r->events); k++)
+    r->told[k].seconds = now ();
+  while (ok && r->epoch < p->options->epochs && r->step < r->total_steps)
+    ok = one_epoch (r, error);
+  return ok;
+}
+
+gboolean
+heddle_pipeline_run (HeddlePipeline *p, HeddleRunResult *result, GError **error)
+{
+  Run r = { .p = p, .events = heddle_events_new (), .result = result, .start = now () };
+  GError *local = NULL;
+  memset (result, 0, sizeof *result);
+  gboolean ok = open_loggers (&r, &local);
+  if (ok)
+    {
+      g_autofree char *header = heddle_pipeline_header (p);
+      send_text (&r, HEDDLE_EVENT_RUN_START, G_LOG_LEVEL_MESSAGE, header);
+      find_hypers (&r);
+      heddle_signals_install ();
+      ok = run_epochs (&r, &local);
+      heddle_signals_restore ();
+      send_text (&r, HEDDLE_EVENT_RUN_END, ok ? G_LOG_LEVEL_MESSAGE : G_LOG_LEVEL_WARNING, ok ? "finished" : local->message);
+    }
+  fill_result (&r);
+  heddle_events_free (r.events);
+  g_free (r.told);
+  if (local)
+    g_propagate_error (error, local);
+  return ok;
+}

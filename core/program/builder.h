@@ -1,0 +1,10 @@
+/* program/builder.h: what the passes of this folder see of a builder.  Private to core/program. */
+#ifndef HEDDLE_PROGRAM_BUILDER_H
+#define HEDDLE_PROGRAM_BUILDER_H
+
+#include "program/program.h"
+
+HeddleProgram *heddle_builder_peek     (HeddleBuilder *b);     /* the program so far */
+HeddleDtype    heddle_builder_autocast (HeddleBuilder *b);     /* what set_autocast was given */
+
+#endif

@@ -1,0 +1,122 @@
+/* program/print.c: programs as text, for people and golden files.  Must not change what it prints. */
+#include "program/rules.h"
+#include "tensor/tensors.h"
+
+#include <string.h>
+
+#define RULE(name) void heddle_print_rule_##name (const HeddleOp *op, GString *text)
+#define ATTR(T) ((const T *) op->attr)
+
+RULE (gelu) { g_string_append (text, ATTR (HeddleGeluAttr)->tanh_form ? " form=tanh" : ""); }
+RULE (cast) { g_string_append_printf (text, " to=%s", heddle_dtype_name (ATTR (HeddleCastAttr)->dtype)); }
+RULE (dropout) { g_string_append_printf (text, " p=%g", ATTR (HeddleDropoutAttr)->probability); }
+RULE (matmul) { g_string_append_printf (text, "%s%s", ATTR (HeddleMatmulAttr)->transpose_a ? " a^T" : "", ATTR (HeddleMatmulAttr)->transpose_b ? " b^T" : ""); }
+RULE (axis) { g_string_append_printf (text, " axis=%d", ATTR (HeddleAxisAttr)->axis); }
+RULE (top_k) { g_string_append_printf (text, " k=%d", (int) ATTR (HeddleTopKAttr)->k); }
+
+RULE (shape)
+{
+  g_autofree char *shape = heddle_shape_print (&ATTR (HeddleShapeAttr)->shape);
+  g_string_append_printf (text, " to=%s", shape);
+}
+
+RULE (reduce)
+{
+  const HeddleReduceAttr *a = op->attr;
+  g_string_append (text, " axes=");
+  if (!a->axes)
+    g_string_append (text, "all");
+  for (int i = 0; i < HEDDLE_MAX_RANK; i++)
+    if (a->axes >> i & 1)
+      g_string_append_printf (text, "%s%d", a->axes & ((1u << i) - 1) ? "," : "", i);
+}
+
+static void
+pair (GString *text, const char *key, const gint64 v[2], gint64 usual)
+{
+  if (v[0] == v[1] && v[0] != usual)
+    g_string_append_printf (text, " %s=%d", key, (int) v[0]);
+  else if (v[0] != v[1])
+    g_string_append_printf (text, " %s=%dx%d", key, (int) v[0], (int) v[1]);
+}
+
+RULE (conv)
+{
+  const HeddleConvAttr *a = op->attr;
+  pair (text, "stride", a->stride, 1);
+  pair (text, "padding", a->padding, 0);
+  pair (text, "dilation", a->dilation, 1);
+  if (a->groups != 1)
+    g_string_append_printf (text, " groups=%d", (int) a->groups);
+}
+
+RULE (pool)
+{
+  const HeddlePoolAttr *a = op->attr;
+  pair (text, "kernel", a->kernel, 0);
+  pair (text, "stride", a->stride, 0);
+  pair (text, "padding", a->padding, 0);
+}
+
+RULE (batch_norm)
+{
+  const HeddleBatchNormAttr *a = op->attr;
+  g_string_append_printf (text, " eps=%g momentum=%g%s", a->eps, a->momentum, a->training ? "" : " eval");
+}
+
+RULE (cross_entropy)
+{
+  const HeddleCrossEntropyAttr *a = op->attr;
+  if (a->label_smoothing > 0)
+    g_string_append_printf (text, " label_smoothing=%g", a->label_smoothing);
+}
+
+/* ---- lines ---- */
+
+static void
+append_value (GString *text, const HeddleValue *v)
+{
+  if (v->kind == HEDDLE_VALUE_CONSTANT)
+    g_string_append_printf (text, "%g", v->constant);
+  else if (v->kind == HEDDLE_VALUE_VARIABLE)
+    g_string_append (text, v->variable->name);
+  else if (v->kind == HEDDLE_VALUE_INPUT && v->name)
+    g_string_append_printf (text, "@%s", v->name);
+  else
+    g_string_append_printf (text, "%%%u", v->id);
+}
+
+char *
+heddle_op_print (const HeddleOp *op)
+{
+  GString *text = g_string_new (NULL);
+  for (guint i = 0; i < op->n_out; i++)
+    if (i == 0 || op->out[i]->n_uses)
+      {
+        g_autofree char *shape = heddle_shape_print (&op->out[i]->shape);
+        g_string_append_printf (text, "%s%%%u %s %s", i ? ", " : "", op->out[i]->id, heddle_dtype_name (op->out[i]->dtype), shape);
+      }
+  g_string_append_printf (text, "%s%s", op->n_out ? " = " : "", op->info->name);
+  for (guint i = 0; i < op->n_in; i++)
+    {
+      g_string_append_c (text, ' ');
+      append_value (text, op->in[i]);
+    }
+  if (op->info->print)
+    op->info->print (op, text);
+  if (op->name && *op->name && !g_str_equal (op->name, op->info->name))
+    g_string_append_printf (text, "   # %s", op->name);
+  return g_string_free (text, FALSE);
+}
+
+char *
+heddle_program_print (const HeddleProgram *program)
+{
+  GString *text = g_string_new (NULL);
+  for (guint i = 0; i < program->ops->len; i++)
+    {
+      g_autofree char *line = heddle_op_print (program->ops->pdata[i]);
+      g_string_append_printf (text, "%s\n", line);
+    }
+  return g_string_free (text, FALSE);
+}
