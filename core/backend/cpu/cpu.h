@@ -114,6 +114,9 @@ gpointer cpu_pointer      (CpuPlan *plan, const Operand *operand);
 /* ---- dnn.c: convolutions through oneDNN ---- */
 typedef struct _CpuCompiler CpuCompiler;
 gboolean cpu_emit_conv    (CpuCompiler *c, const HeddleOp *op, GError **error);
+/* direct.c: small convolutions of our own */
+gboolean cpu_direct_fits  (const CpuDevice *device, const HeddleConvAttr *attr, const HeddleShape *x, const HeddleShape *w);
+void     cpu_emit_direct  (CpuCompiler *c, const HeddleOp *op);
 void     cpu_emit_reorder (CpuCompiler *c, const Operand *src, const Operand *dst);
 
 struct _CpuCompiler

@@ -372,8 +372,11 @@ cpu_emit_conv (CpuCompiler *c, const HeddleOp *op, GError **error)
   Conv k = conv_of (op);
   DataFormat x, y;
   Direction direction = op->info->code == HEDDLE_OP_CONV2D ? FORWARD : op->info->code == HEDDLE_OP_CONV2D_GRAD_INPUT ? BACKWARD_DATA : BACKWARD_WEIGHT;
-  dnnl_primitive_desc_t pd = choose_pd (c->device, &k, direction, &x, &y);
-  if (!pd)
+  gboolean direct = cpu_direct_fits (c->device, op->attr, &k.x, &k.w);
+  dnnl_primitive_desc_t pd = direct ? NULL : choose_pd (c->device, &k, direction, &x, &y);
+  if (direct)
+    cpu_emit_direct (c, op);
+  else if (!pd)
     cpu_dnnl_check (dnnl_unimplemented, "convolution", op, error);
   else if (direction == FORWARD)
     emit_forward (c, op, &k, pd, data_layout (x), data_layout (y));
@@ -381,7 +384,7 @@ cpu_emit_conv (CpuCompiler *c, const HeddleOp *op, GError **error)
     emit_backward_data (c, op, &k, pd, data_layout (x), data_layout (y));
   else
     emit_backward_weight (c, op, &k, pd, data_layout (x), data_layout (y));
-  gboolean ok = pd != NULL;
+  gboolean ok = direct || pd != NULL;
   dnnl_primitive_desc_destroy (pd);
   return ok;
 }
