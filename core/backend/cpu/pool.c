@@ -57,7 +57,7 @@ max_plane (const Pool *p, const float *x, float *restrict y, guint8 *restrict in
               gint32 number = (gint32) ((r - w.top) * p->a->kernel[1] + q - w.left);
               for (int l = 0; l < lanes; l++)
                 {
-                  gboolean better = at[l] > best[l] || at[l] != at[l];
+                  gboolean better = (at[l] > best[l]) | (at[l] != at[l]);
                   best[l] = better ? at[l] : best[l];
                   where[l] = better ? number : where[l];
                 }
@@ -80,9 +80,9 @@ max_plane_2x2 (const Pool *p, const float *x, float *restrict y, guint8 *restric
       for (gint64 j = 0; j < p->ow; j++)
         {
           float v0 = a[2 * j], v1 = a[2 * j + 1], v2 = b[2 * j], v3 = b[2 * j + 1];
-          gboolean r = v1 > v0 || v1 != v1, s = v3 > v2 || v3 != v3;
+          gboolean r = (v1 > v0) | (v1 != v1), s = (v3 > v2) | (v3 != v3);
           float top = r ? v1 : v0, bottom = s ? v3 : v2;
-          gboolean t = bottom > top || bottom != bottom;
+          gboolean t = (bottom > top) | (bottom != bottom);
           y[i * p->ow + j] = t ? bottom : top;
           if (index)
             index[i * p->ow + j] = (guint8) (t ? 2 + s : r);
