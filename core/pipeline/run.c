@@ -310,6 +310,19 @@ best_index (const HeddlePipeline *p)
 }
 
 static gboolean
+interrupted (Run *r, GError **error)
+{
+  gboolean yes = heddle_signals_pending ();
+  if (yes)
+    {
+      r->result->interrupted = TRUE;
+      g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_INTERRUPTED, "stopped by a signal after batch %" G_GINT64_FORMAT " of epoch %" G_GINT64_FORMAT ": %" G_GINT64_FORMAT " batches, %" G_GINT64_FORMAT
+                   " updates, %" G_GINT64_FORMAT " samples; this version writes no checkpoint", r->batch, r->epoch, r->step, r->updates, r->samples);
+    }
+  return yes;
+}
+
+static gboolean
 evaluate (Run *r, GError **error)
 {
   HeddlePipeline *p = r->p;
@@ -322,6 +335,7 @@ evaluate (Run *r, GError **error)
       ok = batch && evaluate_batch (p, batch, sum, weight, error);
       if (batch)
         heddle_loader_release (p->eval_loader, batch);
+      ok = ok && !interrupted (r, error);
     }
   if (ok)
     {
@@ -359,19 +373,6 @@ end_epoch (Run *r, double started, GError **error)
         heddle_schedule_report (p->schedule->stage, r->result->loss);
     }
   return ok;
-}
-
-static gboolean
-interrupted (Run *r, GError **error)
-{
-  gboolean yes = heddle_signals_pending ();
-  if (yes)
-    {
-      r->result->interrupted = TRUE;
-      g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_INTERRUPTED, "stopped by a signal after batch %" G_GINT64_FORMAT " of epoch %" G_GINT64_FORMAT ": %" G_GINT64_FORMAT " batches, %" G_GINT64_FORMAT
-                   " updates, %" G_GINT64_FORMAT " samples; this version writes no checkpoint", r->batch, r->epoch, r->step, r->updates, r->samples);
-    }
-  return yes;
 }
 
 static gboolean
