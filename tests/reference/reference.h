@@ -1,0 +1,19 @@
+/* tests/reference/reference.h: a program run in double precision by the plainest code there is: what every backend is compared with.
+ * Must not share code with any backend. */
+#ifndef HEDDLE_TESTS_REFERENCE_H
+#define HEDDLE_TESTS_REFERENCE_H
+
+#include "program/program.h"
+
+typedef struct _Reference Reference;
+
+Reference *reference_new      (const HeddleProgram *program);
+void       reference_free     (Reference *r);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (Reference, reference_free)
+/* Numbers of input I, of VARIABLE, of VALUE (after a run): heddle_shape_count of them, owned by R. */
+double    *reference_input    (Reference *r, guint i);
+double    *reference_variable (Reference *r, HeddleVariable *variable);
+double    *reference_value    (Reference *r, const HeddleValue *value);
+void       reference_run      (Reference *r);
+
+#endif
