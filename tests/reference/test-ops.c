@@ -159,6 +159,7 @@ static void
 run_both (const char *what, Built built, HeddleVariables *vars, double **numbers)
 {
   GError *error = NULL;
+  g_autoptr (HeddlePlan) plan = NULL;       /* owns the program: freed after the reference */
   g_autoptr (Reference) reference = reference_new (built.program);
   gpointer inputs[MAX_INPUTS + 1] = { NULL };
   for (guint i = 0; i < built.program->inputs->len; i++)
@@ -178,7 +179,7 @@ run_both (const char *what, Built built, HeddleVariables *vars, double **numbers
         reference_variable (reference, v)[k] = first[k];
     }
   reference_run (reference);
-  g_autoptr (HeddlePlan) plan = device->iface->compile (device, built.program, &error);
+  plan = device->iface->compile (device, built.program, &error);
   g_assert_no_error (error);
   device->iface->allocate (device, vars, &error);
   g_assert_no_error (error);
