@@ -15,7 +15,6 @@ static void
 hook (lua_State *L, lua_Debug *ar)
 {
   HeddleSandbox *box = heddle_sandbox_of (L);
-  (void) ar;
   box->spent += HOOK_EVERY;
   if (box->tripped == TRIP_NONE && box->spent > box->instructions)
     box->tripped = TRIP_INSTRUCTIONS;
@@ -23,9 +22,13 @@ hook (lua_State *L, lua_Debug *ar)
     {
       /* from here on every instruction raises: pcall cannot swallow it */
       lua_sethook (L, hook, LUA_MASKCOUNT, 1);
-      luaL_error (L, box->tripped == TRIP_MEMORY ? "the memory budget of %d MiB is spent\nhint: a pipeline script needs little; --unrestricted lifts the limits"
-                                                 : "the budget of %d million instructions is spent: an endless loop?\nhint: --unrestricted lifts the limits",
-                  (int) (box->tripped == TRIP_MEMORY ? box->bytes >> 20 : box->instructions / 1000000));
+      lua_getinfo (L, "Sl", ar);
+      lua_pushfstring (L, ar->currentline > 0 ? "%s:%d: " : "", ar->short_src, ar->currentline);
+      lua_pushfstring (L, box->tripped == TRIP_MEMORY ? "the memory budget of %d MiB is spent\nhint: a pipeline script needs little; --unrestricted lifts the limits"
+                                                      : "the budget of %d million instructions is spent: an endless loop?\nhint: --unrestricted lifts the limits",
+                       (int) (box->tripped == TRIP_MEMORY ? box->bytes >> 20 : box->instructions / 1000000));
+      lua_concat (L, 2);
+      lua_error (L);
     }
 }
 
@@ -80,7 +83,7 @@ heddle_sandbox_call (HeddleSandbox *box, int n_args, GError **error)
   if (status != LUA_OK)
     {
       const char *text = lua_tostring (box->L, -1);
-      if (status == LUA_ERRMEM || box->tripped == TRIP_MEMORY)
+      if (status == LUA_ERRMEM)
         g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_SCRIPT, "the script's memory budget of %d MiB is spent\nhint: a pipeline script needs little; --unrestricted lifts the limits", (int) (box->bytes >> 20));
       else if (box->error && text && g_str_equal (text, box->error->message))
         g_propagate_error (error, g_steal_pointer (&box->error));
