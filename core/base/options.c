@@ -1,6 +1,7 @@
 /* base/options.c: setting and checking options by their tables.  Must not know who owns a table. */
 #include "base/options.h"
 
+#include <errno.h>
 #include <math.h>
 #include <string.h>
 
@@ -353,9 +354,10 @@ static GVariant *
 scalar_from_text (const char *text)
 {
   char *end = NULL;
+  errno = 0;
   gint64 integer = g_ascii_strtoll (text, &end, 10);
   GVariant *v = NULL;
-  if (*text && !*end)
+  if (*text && !*end && errno == 0)
     v = g_variant_new_int64 (integer);
   else
     {
@@ -370,15 +372,20 @@ scalar_from_text (const char *text)
   return v;
 }
 
+/* "3, 5", "{3, 5}", "": an empty item stays an empty string, which no list takes. */
 static GVariant *
 list_from_text (const char *text)
 {
-  g_auto (GStrv) words = g_strsplit_set (text, ",{} ", -1);
+  g_autofree char *inside = g_strstrip (g_strdup (text));
+  gsize n = strlen (inside);
+  gboolean braces = n >= 2 && inside[0] == '{' && inside[n - 1] == '}';
+  if (braces)
+    inside[n - 1] = 0;
+  g_auto (GStrv) words = g_strsplit (g_strstrip (inside + braces), ",", -1);
   GVariantBuilder items;
   g_variant_builder_init (&items, G_VARIANT_TYPE ("av"));
   for (guint i = 0; words[i]; i++)
-    if (*words[i])
-      g_variant_builder_add (&items, "v", scalar_from_text (words[i]));
+    g_variant_builder_add (&items, "v", scalar_from_text (g_strstrip (words[i])));
   return g_variant_builder_end (&items);
 }
 

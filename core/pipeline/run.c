@@ -354,7 +354,7 @@ evaluate (Run *r, GError **error)
 /* ---- epochs ---- */
 
 static gboolean
-end_epoch (Run *r, double started, GError **error)
+end_epoch (Run *r, double started, gint64 before, GError **error)
 {
   HeddlePipeline *p = r->p;
   gboolean ok = read_running (r, error);
@@ -364,7 +364,7 @@ end_epoch (Run *r, double started, GError **error)
       double elapsed = now () - started;
       add_means (r, &e, r->epoch_sum, r->epoch_weight);
       add_value (&e, "lr", r->lr);
-      e.samples_per_second = elapsed > 0 ? r->epoch_weight[0] / elapsed : 0;
+      e.samples_per_second = elapsed > 0 ? (double) (r->samples - before) / elapsed : 0;
       r->result->loss = r->epoch_weight[0] > 0 ? r->epoch_sum[0] / r->epoch_weight[0] : NAN;
       heddle_events_send (r->events, G_MAXUINT, &e);
       if (p->eval_data && (r->epoch % p->options->eval_every == 0 || r->step == r->total_steps))
@@ -380,6 +380,7 @@ one_epoch (Run *r, GError **error)
 {
   HeddlePipeline *p = r->p;
   double started = now ();
+  gint64 before = r->samples;
   r->epoch++;
   r->batch = 0;
   gboolean ok = reset_running (r, error);
@@ -387,7 +388,7 @@ one_epoch (Run *r, GError **error)
   heddle_events_send (r->events, G_MAXUINT, &e);
   while (ok && r->batch < p->steps_per_epoch && r->step < r->total_steps)
     ok = one_batch (r, error) && !interrupted (r, error);
-  return ok && end_epoch (r, started, error);
+  return ok && end_epoch (r, started, before, error);
 }
 
 /* ---- setting up ---- */

@@ -344,6 +344,18 @@ autocast (Builder *b, const HeddleOpInfo *info, HeddleValue **in, guint n)
 
 /* ---- emit ---- */
 
+/* A longer attribute comes from a newer plugin: what this core does not know must not be asked for. */
+static gboolean
+check_attr (Builder *b, const HeddleOpInfo *info, const char *name, gconstpointer attr, gsize size)
+{
+  gboolean zero = TRUE;
+  for (gsize i = info->attr_size; attr && zero && i < size; i++)
+    zero = ((const char *) attr)[i] == 0;
+  if (!zero)
+    op_prefix (b, info, name, g_error_new (HEDDLE_ERROR, HEDDLE_ERROR_PROGRAM, "uses an attribute that this version does not know\nhint: the plugin was built for a newer Heddle"));
+  return !b->error;
+}
+
 static gboolean
 check_inputs (Builder *b, const HeddleOpInfo *info, const char *name, HeddleValue *const *inputs, guint *n)
 {
@@ -370,7 +382,7 @@ slot_emit (HeddleBuilder *base, HeddleOpCode code, const char *name, HeddleValue
     outputs[i] = NULL;
   if (!b->error && !info)
     take_error (b, g_error_new (HEDDLE_ERROR, HEDDLE_ERROR_PROGRAM, "no operation has the number %d\nhint: the plugin was built for a newer Heddle", code));
-  gboolean ok = !b->error && check_inputs (b, info, name, inputs, &n);
+  gboolean ok = !b->error && check_attr (b, info, name, attr, attr_size) && check_inputs (b, info, name, inputs, &n);
   if (ok)
     {
       HeddleValue *in[8] = { NULL };

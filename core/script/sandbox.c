@@ -116,17 +116,19 @@ heddle_sandbox_load (HeddleSandbox *box, const char *file, const char *chunk, GE
 
 /* ---- what replaces the doors ---- */
 
-/* Finalisers run with hooks off: one endless loop there could never be stopped. */
+/* Finalisers run with hooks off: one endless loop there could never be stopped.  A length of one's own would send table.insert on
+ * a way of 10^15 elements inside one instruction. */
 static int
 safe_setmetatable (lua_State *L)
 {
+  static const char *const refused[] = { "__gc", "__close", "__len" };
   luaL_checktype (L, 1, LUA_TTABLE);
   luaL_argexpected (L, lua_isnil (L, 2) || lua_istable (L, 2), 2, "nil or table");
-  for (int i = 0; i < 2 && lua_istable (L, 2); i++)
+  for (guint i = 0; i < G_N_ELEMENTS (refused) && lua_istable (L, 2); i++)
     {
-      lua_pushstring (L, i ? "__close" : "__gc");
+      lua_pushstring (L, refused[i]);
       if (lua_rawget (L, 2) != LUA_TNIL)
-        return luaL_error (L, "%s is not available in a pipeline script", i ? "__close" : "__gc");
+        return luaL_error (L, "%s is not available in a pipeline script", refused[i]);
       lua_pop (L, 1);
     }
   if (luaL_getmetafield (L, 1, "__metatable") != LUA_TNIL)
@@ -175,6 +177,48 @@ plain_find (lua_State *L)
   lua_pushinteger (L, (lua_Integer) (hit - text) + 1);
   lua_pushinteger (L, (lua_Integer) (hit - text) + (lua_Integer) m);
   return 2;
+}
+
+/* Two more loops that run inside one instruction and take no memory. */
+static int
+safe_rep (lua_State *L)
+{
+  size_t n, m;
+  luaL_checklstring (L, 1, &n);
+  luaL_optlstring (L, 3, "", &m);
+  if (n + m == 0)
+    lua_pushliteral (L, "");
+  else
+    {
+      lua_settop (L, 3);
+      lua_pushvalue (L, lua_upvalueindex (1));
+      lua_insert (L, 1);
+      lua_call (L, 3, 1);
+    }
+  return 1;
+}
+
+static int
+safe_move (lua_State *L)
+{
+  lua_Integer from = luaL_checkinteger (L, 2), to = luaL_checkinteger (L, 3);
+  if (to >= from && (guint64) to - (guint64) from >= 1000000)
+    return luaL_error (L, "table.move of more than 1000000 elements");
+  lua_pushvalue (L, lua_upvalueindex (1));
+  lua_insert (L, 1);
+  lua_call (L, lua_gettop (L) - 1, 1);
+  return 1;
+}
+
+/* TABLE.NAME becomes F, which finds the old one in its upvalue. */
+static void
+wrap (lua_State *L, const char *table, const char *name, lua_CFunction f)
+{
+  lua_getglobal (L, table);
+  lua_getfield (L, -1, name);
+  lua_pushcclosure (L, f, 1);
+  lua_setfield (L, -2, name);
+  lua_pop (L, 1);
 }
 
 static gboolean
@@ -324,10 +368,9 @@ open_restricted (lua_State *L)
     }
   drop (L, "_G", (const char *const[]) { "dofile", "loadfile", "collectgarbage", "warn", NULL });
   drop (L, "string", (const char *const[]) { "dump", "match", "gmatch", "gsub", NULL });
-  lua_getglobal (L, "string");
-  lua_pushcfunction (L, plain_find);
-  lua_setfield (L, -2, "find");
-  lua_pop (L, 1);
+  wrap (L, "string", "find", plain_find);
+  wrap (L, "string", "rep", safe_rep);
+  wrap (L, "table", "move", safe_move);
   lua_register (L, "setmetatable", safe_setmetatable);
   lua_register (L, "load", safe_load);
 }
