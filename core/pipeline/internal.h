@@ -28,7 +28,7 @@ struct _HeddlePipeline
   HeddleLink         *loss;                    /* the optimizer's input */
   guint               n_metrics;
   HeddleLink         *metrics[MAX_METRICS];
-  char               *metric_names[MAX_METRICS];
+  char               *metric_names[MAX_METRICS + 1];   /* ends with NULL */
   HeddleDatasetInfo   train_info, eval_info;
   char               *description;
   /* compiled */

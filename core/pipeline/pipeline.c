@@ -125,6 +125,22 @@ open_all (HeddlePipeline *p, GError **error)
   return open_data (p, train, &p->train_info, error) && (!p->eval_data || (open_data (p, p->eval_data, &p->eval_info, error) && check_alike (p, error)));
 }
 
+/* eval = { best = NAME } must name one of the metrics beside it. */
+static gboolean
+check_best (const HeddlePipeline *p, GError **error)
+{
+  const char *best = p->options->eval_best;
+  gboolean ok = !best || !*best;
+  for (guint i = 0; !ok && i < p->n_metrics; i++)
+    ok = g_str_equal (best, p->metric_names[i]);
+  if (!ok)
+    {
+      g_autofree char *near = heddle_suggestion (best, (const char *const *) p->metric_names);
+      g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_OPTION, "%s: eval: best: no metric \"%s\" in eval%s", p->graph->root->stage->place, best, near);
+    }
+  return ok;
+}
+
 /* ---- sizes of batches ---- */
 
 static HeddleSamplerSpec
@@ -208,7 +224,7 @@ heddle_pipeline_new (HeddleGraph *graph, GError **error)
   p->graph = graph;
   p->core = (HeddleCore) { .size = sizeof (HeddleCore), .version = HEDDLE_VERSION, .base_dir = graph->base_dir, .message = core_message };
   p->core.seed = (guint64) ((HeddleTrainOptions *) graph->root->stage->self)->seed;
-  gboolean ok = read_graph (p, error) && open_all (p, error) && heddle_pipeline_resolve_facts (p, error) && size_batches (p, error);
+  gboolean ok = read_graph (p, error) && check_best (p, error) && open_all (p, error) && heddle_pipeline_resolve_facts (p, error) && size_batches (p, error);
   gint64 updates = ok ? p->options->epochs * ((p->steps_per_epoch + p->options->accumulate - 1) / p->options->accumulate) : 0;
   ok = ok && (!p->schedule || heddle_schedule_validate (p->schedule->stage, updates, (p->steps_per_epoch + p->options->accumulate - 1) / p->options->accumulate, error)) && describe (p, error);
   if (!ok)

@@ -1,16 +1,20 @@
 -- heddle/layers.lua: constructors for the layers of h.model "sequential"; each returns a plain table.
 --   local L = require "heddle.layers"
---   h.model "sequential" { batch.image, layers = { L.conv2d { channels = 32, kernel = 3 }, L.relu {}, L.flatten {}, L.linear { features = 10 } } }
+--   h.model "sequential" { batch.image, layers = { L.conv2d { 32, kernel = 3 }, L.relu {}, L.flatten {}, L.linear { 10 } } }
 
 local layers = {}
 
-local types = { "conv2d", "linear", "batch_norm", "max_pool", "avg_pool", "global_avg_pool", "relu", "gelu", "sigmoid", "tanh", "softmax",
-                "dropout", "flatten", "residual" }
+-- Each layer type and the option that may be given without its name: L.linear { 10 }, L.conv2d { 32, kernel = 3 }
+local types = { conv2d = "channels", linear = "features", batch_norm = false, max_pool = "kernel", avg_pool = "kernel", global_avg_pool = false, relu = false,
+                gelu = false, sigmoid = false, tanh = false, softmax = "axis", dropout = "probability", flatten = false, residual = "layers" }
 
-for _, name in ipairs (types) do
+for name, main in pairs (types) do
   layers[name] = function (options)
     local layer = { type = name }
-    for key, value in pairs (options or {}) do layer[key] = value end
+    for key, value in pairs (options or {}) do
+      if key == 1 and main then key = main end
+      layer[key] = value
+    end
     return layer
   end
 end

@@ -1,0 +1,305 @@
+/* test-training.c: runs compared with runs, or with counting by hand: the loader's settings change no bit, weights and ignored labels do what their formulas
+ * say, evaluation counts what a plain loop counts, loss scaling gives up in time, plateau drops when it should. */
+#include <glib/gstdio.h>
+#include <math.h>
+#include <string.h>
+
+#include "pipeline/pipeline.h"
+#include "script/script.h"
+
+#define NETWORK "nn.conv2d { 8, kernel = 3 }, nn.batch_norm {}, nn.relu {}, nn.dropout { 0.2 }, nn.flatten {}, nn.linear { 4 }"
+
+static char *folder;
+static const char *layers = NETWORK;
+
+typedef struct
+{
+  HeddleRegistry *registry;
+  HeddleGraph    *graph;
+  HeddlePipeline *pipeline;
+  HeddleRunResult result;
+  GError         *error;
+} Trained;
+
+/* BODY may use data, batch, logits and returns the train stage. */
+static void
+train (Trained *t, const char *prefetch, const char *body)
+{
+  g_autofree char *file = g_build_filename (folder, "run.lua", NULL);
+  g_autofree char *text = g_strdup_printf ("local h = require 'heddle'\nlocal data = h.dataset 'synthetic' { shape = { 2, 8, 8 }, classes = 4, length = 150, noise = 1.5 }\n"
+                                           "h.flags { threads = 1 }\nlocal batch = h.prefetch { data, batch_size = 16, shuffle = true, %s }\nlocal nn = require 'heddle.layers'\n"
+                                           "local logits = h.model 'sequential' { batch.image, layers = { %s } }\n%s\n", prefetch, layers, body);
+  *t = (Trained) { .registry = heddle_registry_new (NULL) };
+  g_assert_true (g_file_set_contents (file, text, -1, NULL));
+  t->graph = heddle_script_load (file, t->registry, NULL, NULL, &t->error);
+  t->pipeline = t->graph ? heddle_pipeline_new (t->graph, &t->error) : NULL;
+  if (t->pipeline && heddle_pipeline_compile (t->pipeline, &t->error))
+    heddle_pipeline_run (t->pipeline, &t->result, &t->error);
+}
+
+static void
+finish (Trained *t)
+{
+  g_clear_error (&t->error);
+  heddle_pipeline_free (t->pipeline);
+  heddle_graph_free (t->graph);
+  heddle_registry_free (t->registry);
+}
+
+static guint64
+hash_of (const char *prefetch, const char *body)
+{
+  Trained t;
+  guint64 hash = 0;
+  train (&t, prefetch, body);
+  g_assert_no_error (t.error);
+  g_assert_true (heddle_pipeline_hash (t.pipeline, &hash, NULL));
+  finish (&t);
+  return hash;
+}
+
+#define PLAIN "local loss = h.loss 'cross_entropy' { logits, batch.label }\nlocal step = h.optimizer 'sgd' { loss, lr = 0.05, momentum = 0.9 }\n"
+
+/* Workers 0, 1, 2, 8 x prefetch_factor 1, 4 x persistent or not: the same weights bit for bit; another seed gives others. */
+static void
+test_bits (void)
+{
+  const char *body = PLAIN "return h.train { step, epochs = 2, seed = 3 }";
+  guint64 first = hash_of ("num_workers = 0", body);
+  static const int workers[] = { 0, 1, 2, 8 }, factors[] = { 1, 4 };
+  for (guint w = 0; w < 4; w++)
+    for (guint f = 0; f < 2; f++)
+      for (int persistent = 0; persistent < 2; persistent++)
+        {
+          g_autofree char *prefetch = g_strdup_printf ("num_workers = %d, prefetch_factor = %d, persistent_workers = %s", workers[w], factors[f], persistent ? "true" : "false");
+          g_assert_cmphex (hash_of (prefetch, body), ==, first);
+        }
+  g_assert_cmphex (hash_of ("num_workers = 0", PLAIN "return h.train { step, epochs = 2, seed = 4 }"), !=, first);
+  g_assert_cmphex (hash_of ("num_workers = 0, drop_last = true", body), !=, first);
+}
+
+/* The same under AMP: what is stored in 16 bits is a function of the seed too. */
+static void
+test_bits_amp (void)
+{
+  const char *body = "local loss = h.amp { h.loss 'cross_entropy' { logits, batch.label }, dtype = 'f16' }\nreturn h.train { h.optimizer 'adamw' { loss, lr = 0.01 }, epochs = 2 }";
+  guint64 first = hash_of ("num_workers = 0", body);
+  g_assert_cmphex (hash_of ("num_workers = 2, prefetch_factor = 3", body), ==, first);
+}
+
+static float *
+parameter (Trained *t, const char *name, gsize *n)
+{
+  HeddleVariable *v = heddle_variables_lookup (heddle_pipeline_variables (t->pipeline), name);
+  HeddleDevice *device = heddle_pipeline_device (t->pipeline);
+  *n = (gsize) heddle_shape_count (&v->shape);
+  float *numbers = g_new (float, *n);
+  HeddleTensor tensor = { HEDDLE_F32, v->shape, numbers };
+  g_assert_true (device->iface->read (device, v, &tensor, NULL));
+  return numbers;
+}
+
+static double
+distance (Trained *a, Trained *b, const char *name)
+{
+  gsize n;
+  g_autofree float *x = parameter (a, name, &n), *y = parameter (b, name, &n);
+  double most = 0;
+  for (gsize i = 0; i < n; i++)
+    most = MAX (most, fabs ((double) x[i] - (double) y[i]));
+  return most;
+}
+
+#define WEIGHTED(options) "local loss = h.loss 'cross_entropy' { logits, batch.label, " options " }\nreturn h.train { h.optimizer 'sgd' { loss, lr = 0.05 }, epochs = 1 }"
+
+/* Weights that are all alike cancel in the weighted mean; ignoring class 2 is giving it the weight 0. */
+static void
+test_class_weights (void)
+{
+  Trained none, equal, zero, ignored, other;
+  train (&none, "num_workers = 0", WEIGHTED (""));
+  train (&equal, "num_workers = 0", WEIGHTED ("class_weights = { 4, 4, 4, 4 }"));
+  train (&zero, "num_workers = 0", WEIGHTED ("class_weights = { 1, 1, 0, 1 }"));
+  train (&ignored, "num_workers = 0", WEIGHTED ("ignore_index = 2"));
+  train (&other, "num_workers = 0", WEIGHTED ("class_weights = { 1, 2, 3, 4 }"));
+  g_assert_no_error (none.error);
+  g_assert_no_error (equal.error);
+  g_assert_no_error (zero.error);
+  g_assert_no_error (ignored.error);
+  g_assert_cmpfloat (distance (&none, &equal, "5.weight"), <, 1e-6);
+  g_assert_cmpfloat (distance (&zero, &ignored, "5.weight"), <, 1e-6);
+  g_assert_cmpfloat (distance (&none, &ignored, "5.weight"), >, 1e-4);
+  g_assert_cmpfloat (distance (&none, &other, "5.weight"), >, 1e-4);
+  finish (&none);
+  finish (&equal);
+  finish (&zero);
+  finish (&ignored);
+  finish (&other);
+}
+
+static void
+refused (const char *prefetch, const char *body, int code, const char *says)
+{
+  Trained t;
+  train (&t, prefetch, body);
+  g_assert_nonnull (t.error);
+  if (t.error->code != code || !strstr (t.error->message, says))
+    g_error ("expected \"%s\" (%d) in: %s (%d)", says, code, t.error->message, t.error->code);
+  finish (&t);
+}
+
+static void
+test_refusals (void)
+{
+  refused ("num_workers = 0", WEIGHTED ("class_weights = { 1, 1 }"), HEDDLE_ERROR_OPTION, "run.lua:7: loss \"cross_entropy\": option \"class_weights\": 2 weights for 4 classes");
+  refused ("num_workers = 0", PLAIN "return h.train { step, epochs = 1, eval = { data = data, best = 'acuracy', accuracy = h.metric 'accuracy' { logits, batch.label } } }", HEDDLE_ERROR_OPTION, "run.lua:9: train: eval: best: no metric \"acuracy\" in eval; did you mean \"accuracy\"?");
+  refused ("num_workers = 0, batch_size = 151, drop_last = true", PLAIN "return h.train { step, epochs = 1 }", HEDDLE_ERROR_DATA, "drop_last");
+}
+
+/* Loss scaling on a run whose gradients are never finite: every update is skipped, the parameters stay, the run stops with a diagnosis. */
+static void
+test_max_skips (void)
+{
+  Trained t;
+  train (&t, "num_workers = 0", "local loss = h.amp { h.loss 'cross_entropy' { logits, batch.label }, dtype = 'f16', init_scale = 1e30, backoff_factor = 0.999, max_skips = 7 }\n"
+                                "return h.train { h.optimizer 'sgd' { loss, lr = 0.05 }, epochs = 5 }");
+  g_assert_error (t.error, HEDDLE_ERROR, HEDDLE_ERROR_RUN);
+  g_assert_nonnull (strstr (t.error->message, "7 updates in a row were skipped because gradients were not finite (epoch 1, batch 7)"));
+  g_assert_cmpint (t.result.steps, ==, 7);
+  gsize n;
+  g_autofree float *now = parameter (&t, "5.weight", &n), *first = g_new (float, n);
+  heddle_variable_initial (heddle_variables_lookup (heddle_pipeline_variables (t.pipeline), "5.weight"), 0, first);
+  g_assert_cmpmem (now, n * 4, first, n * 4);
+  finish (&t);
+}
+
+/* A scale that is too high is found by halving: some updates are skipped, then training goes on. */
+static void
+test_scale_settles (void)
+{
+  Trained t;
+  train (&t, "num_workers = 0", "local loss = h.amp { h.loss 'cross_entropy' { logits, batch.label }, dtype = 'f16', init_scale = 16777216 }\n"
+                                "return h.train { h.optimizer 'sgd' { loss, lr = 0.05 }, epochs = 10 }");
+  g_assert_no_error (t.error);
+  g_assert_cmpint (t.result.skipped, >, 0);
+  g_assert_cmpint (t.result.skipped, <, 20);
+  g_assert_cmpint (t.result.updates, ==, t.result.steps - t.result.skipped);
+  g_assert_cmpfloat (t.result.loss, <, 0.7);
+  finish (&t);
+}
+
+/* Accuracy over the evaluation set, last short batch and all, against a forward pass by hand over the trained numbers. */
+static void
+test_evaluation (void)
+{
+  enum { CLASSES = 4, SIDE = 8, OUT = 6, CHANNELS = 8 };
+  Trained t;
+  gsize n;
+  train (&t, "num_workers = 0", PLAIN "local test = h.dataset 'synthetic' { shape = { 2, 8, 8 }, classes = 4, length = 77, noise = 1.5, split = 'test' }\n"
+         "return h.train { step, epochs = 2, eval = { data = test, accuracy = h.metric 'accuracy' { logits, batch.label }, top2 = h.metric 'top_k' { logits, batch.label, k = 2 } } }");
+  g_assert_no_error (t.error);
+  g_autofree float *w = parameter (&t, "0.weight", &n), *b = parameter (&t, "0.bias", &n), *gamma = parameter (&t, "1.weight", &n), *beta = parameter (&t, "1.bias", &n);
+  g_autofree float *mean = parameter (&t, "1.running_mean", &n), *var = parameter (&t, "1.running_var", &n), *fc = parameter (&t, "5.weight", &n), *fb = parameter (&t, "5.bias", &n);
+  g_autoptr (HeddleInstance) set = heddle_instance_new (heddle_registry_find (t.registry, "dataset", "synthetic", NULL));
+  HeddleDatasetInfo info;
+  HeddleCore core = { .size = sizeof core };
+  static const char *const options[][2] = { { "shape", "2,8,8" }, { "classes", "4" }, { "length", "77" }, { "noise", "1.5" }, { "split", "test" } };
+  for (guint i = 0; i < G_N_ELEMENTS (options); i++)
+    g_assert_true (heddle_options_set_text (set->entry->options, set->self, options[i][0], options[i][1], NULL, NULL));
+  g_assert_true (heddle_instance_open_dataset (set, &core, &info, NULL));
+  guint right = 0, near = 0;
+  for (guint s = 0; s < 77; s++)
+    {
+      float x[2 * SIDE * SIDE];
+      gint64 label;
+      gpointer fields[] = { x, &label };
+      HeddleRandom random = { .used = 4 };
+      ((const HeddleDatasetIface *) set->entry->plugin->iface)->read (set->self, s, fields, &random, NULL);
+      double logits[CLASSES], h[CHANNELS * OUT * OUT];
+      for (int c = 0; c < CHANNELS; c++)
+        for (int i = 0; i < OUT; i++)
+          for (int j = 0; j < OUT; j++)
+            {
+              double sum = b[c];
+              for (int k = 0; k < 2; k++)
+                for (int u = 0; u < 3; u++)
+                  for (int v = 0; v < 3; v++)
+                    sum += (double) w[((c * 2 + k) * 3 + u) * 3 + v] * x[(k * SIDE + i + u) * SIDE + j + v];
+              h[(c * OUT + i) * OUT + j] = MAX (0, (sum - mean[c]) / sqrt ((double) var[c] + 1e-5) * gamma[c] + beta[c]);
+            }
+      guint above = 0;
+      for (int k = 0; k < CLASSES; k++)
+        {
+          logits[k] = fb[k];
+          for (int i = 0; i < CHANNELS * OUT * OUT; i++)
+            logits[k] += (double) fc[k * CHANNELS * OUT * OUT + i] * h[i];
+        }
+      for (int k = 0; k < CLASSES; k++)
+        above += logits[k] > logits[label];
+      right += above == 0;
+      near += above <= 1;
+    }
+  for (guint i = 0; i < t.result.n_metrics; i++)
+    g_assert_cmpfloat_with_epsilon (t.result.metric[i].value * 77, g_str_equal (t.result.metric[i].name, "accuracy") ? right : near, 1e-3);
+  g_assert_cmpuint (t.result.n_metrics, ==, 2);
+  finish (&t);
+}
+
+/* A rate so small that nothing improves: the plateau lowers it again and again; factor 0 freezes the parameters. */
+static void
+test_plateau (void)
+{
+  Trained a, b;
+  const char *form = PLAIN "return h.train { step, epochs = %d, schedule = h.schedule 'plateau' { factor = 0, patience = 0, threshold = 1e6 } }";
+  g_autofree char *two = g_strdup_printf (form, 2), *five = g_strdup_printf (form, 5);
+  train (&a, "num_workers = 0", two);
+  train (&b, "num_workers = 0", five);
+  g_assert_no_error (a.error);
+  g_assert_no_error (b.error);
+  /* the first report is the best so far; the second, at the end of epoch 2, drops the rate to nothing */
+  g_assert_cmpfloat (distance (&a, &b, "5.weight"), ==, 0);
+  finish (&a);
+  finish (&b);
+}
+
+/* Accumulation with weights, on an uneven last window, is the weighted mean over the window: the same as one batch of all its samples. */
+static void
+test_weighted_accumulation (void)
+{
+  Trained a, b;
+  const char *form = "local loss = h.loss 'cross_entropy' { logits, batch.label, class_weights = { 1, 5, 0.25, 2 } }\n"
+                     "return h.train { h.optimizer 'sgd' { loss, lr = 0.1 }, epochs = 2, accumulate = %d }";
+  g_autofree char *one = g_strdup_printf (form, 1), *four = g_strdup_printf (form, 4);
+  layers = "nn.linear { 8 }, nn.relu {}, nn.linear { 4 }";           /* nothing that looks across samples */
+  train (&a, "num_workers = 0, batch_size = 48", one);
+  train (&b, "num_workers = 0, batch_size = 12", four);
+  layers = NETWORK;
+  g_assert_no_error (a.error);
+  g_assert_no_error (b.error);
+  g_assert_cmpint (a.result.updates, ==, b.result.updates);
+  g_assert_cmpfloat (distance (&a, &b, "0.weight"), <, 3e-6);
+  finish (&a);
+  finish (&b);
+}
+
+int
+main (int argc, char **argv)
+{
+  g_test_init (&argc, &argv, NULL);
+  folder = g_dir_make_tmp ("heddle-training-XXXXXX", NULL);
+  g_test_add_func ("/training/bits", test_bits);
+  g_test_add_func ("/training/bits-amp", test_bits_amp);
+  g_test_add_func ("/training/class-weights", test_class_weights);
+  g_test_add_func ("/training/refusals", test_refusals);
+  g_test_add_func ("/training/max-skips", test_max_skips);
+  g_test_add_func ("/training/scale-settles", test_scale_settles);
+  g_test_add_func ("/training/evaluation", test_evaluation);
+  g_test_add_func ("/training/plateau", test_plateau);
+  g_test_add_func ("/training/weighted-accumulation", test_weighted_accumulation);
+  int status = g_test_run ();
+  g_autofree char *file = g_build_filename (folder, "run.lua", NULL);
+  g_remove (file);
+  g_rmdir (folder);
+  g_free (folder);
+  return status;
+}

@@ -1,0 +1,159 @@
+/* test-models.c: the model plugins by their parameter counts, which are published; a network as a list of layers against the same one in C;
+ * what a wrong list is told. */
+#include <string.h>
+
+#include "plugin/registry.h"
+#include "program/program.h"
+
+static HeddleRegistry *registry;
+
+static HeddleInstance *
+make (const char *name, const char *options)
+{
+  GError *error = NULL;
+  HeddleInstance *model = heddle_instance_new (heddle_registry_find (registry, "model", name, &error));
+  g_assert_no_error (error);
+  g_auto (GStrv) pairs = g_strsplit (options, " ", -1);
+  for (guint i = 0; pairs[i] && *pairs[i]; i++)
+    {
+      g_auto (GStrv) pair = g_strsplit (pairs[i], "=", 2);
+      heddle_options_set_text (model->entry->options, model->self, pair[0], pair[1], NULL, &error);
+      g_assert_no_error (error);
+    }
+  return model;
+}
+
+/* (transfer full) the program's text */
+static char *
+print (HeddleInstance *model, HeddleShape shape, gint64 *params)
+{
+  GError *error = NULL;
+  const HeddleModelIface *iface = model->entry->plugin->iface;
+  g_autoptr (HeddleVariables) vars = heddle_variables_new ();
+  HeddleBuilder *b = heddle_builder_new ("t", vars, TRUE, 1);
+  HeddleValue *x = heddle_builder_input (b, "image", HEDDLE_F32, &shape), *y = NULL;
+  g_assert_true (!iface->check || iface->check (model->self, &error));
+  g_assert_true (iface->build (model->self, b, &x, 1, &y, &error));
+  heddle_builder_output (b, y);
+  g_autoptr (HeddleProgram) program = heddle_builder_finish (b, &error);
+  g_assert_no_error (error);
+  *params = heddle_variables_n_params (vars);
+  return heddle_program_print (program);
+}
+
+static void
+check_count (const char *name, const char *options, HeddleShape shape, gint64 expected)
+{
+  gint64 params;
+  g_autoptr (HeddleInstance) model = make (name, options);
+  g_autofree char *text = print (model, shape, &params);
+  if (params != expected)
+    g_error ("%s %s: %" G_GINT64_FORMAT " parameters, expected %" G_GINT64_FORMAT, name, options, params, expected);
+}
+
+/* torchvision's for 18, 34, 50; arXiv 1512.03385's for CIFAR with projections (option B): option A's plus 2,752 */
+static void
+test_counts (void)
+{
+  HeddleShape small = heddle_shape (2, 3, 32, 32), large = heddle_shape (2, 3, 64, 64), digit = heddle_shape (2, 1, 28, 28);
+  check_count ("resnet", "depth=20 classes=10", small, 269722 + 2752);
+  check_count ("resnet", "depth=32 classes=10", small, 464154 + 2752);
+  check_count ("resnet", "depth=44 classes=10", small, 658586 + 2752);
+  check_count ("resnet", "depth=56 classes=10", small, 853018 + 2752);
+  check_count ("resnet", "depth=18 classes=1000 stem=large", large, 11689512);
+  check_count ("resnet", "depth=34 classes=1000 stem=large", large, 21797672);
+  check_count ("resnet", "depth=50 classes=1000 stem=large", large, 25557032);
+  check_count ("lenet", "classes=10", digit, 61706);
+  check_count ("mlp", "classes=10 hidden=300,100", digit, 784 * 300 + 300 + 300 * 100 + 100 + 100 * 10 + 10);
+}
+
+static void
+test_resnet_refusal (void)
+{
+  GError *error = NULL;
+  g_autoptr (HeddleInstance) model = make ("resnet", "depth=21 classes=10");
+  const HeddleModelIface *iface = model->entry->plugin->iface;
+  g_assert_false (iface->check (model->self, &error));
+  g_assert_nonnull (strstr (error->message, "depth"));
+  g_error_free (error);
+}
+
+#define LAYERS \
+  "[<{'type': <'conv2d'>, 'name': <'conv1'>, 'channels': <int64 6>, 'kernel': <int64 5>, 'padding': <int64 2>}>, <{'type': <'relu'>}>, <{'type': <'max_pool'>, 'kernel': <int64 2>}>," \
+  " <{'type': <'conv2d'>, 'name': <'conv2'>, 'channels': <int64 16>, 'kernel': <int64 5>}>, <{'type': <'relu'>}>, <{'type': <'max_pool'>, 'kernel': <int64 2>}>," \
+  " <{'type': <'flatten'>}>, <{'type': <'linear'>, 'name': <'fc1'>, 'features': <int64 120>}>, <{'type': <'relu'>}>, <{'type': <'linear'>, 'name': <'fc2'>, 'features': <int64 84>}>," \
+  " <{'type': <'relu'>}>, <{'type': <'linear'>, 'name': <'fc3'>, 'features': <int64 10>}>]"
+
+static HeddleInstance *
+sequential (const char *layers)
+{
+  HeddleInstance *model = make ("sequential", "");
+  g_assert_true (heddle_options_set (model->entry->options, model->self, "layers", g_variant_new_parsed (layers), NULL, NULL));
+  return model;
+}
+
+static void
+test_sequential (void)
+{
+  gint64 a, b;
+  HeddleShape digit = heddle_shape (2, 1, 28, 28);
+  g_autoptr (HeddleInstance) list = sequential (LAYERS), lenet = make ("lenet", "classes=10");
+  g_autofree char *x = print (list, digit, &a), *y = print (lenet, digit, &b);
+  g_assert_cmpint (a, ==, b);
+  g_assert_cmpstr (x, ==, y);
+}
+
+static void
+refused (const char *layers, const char *says)
+{
+  GError *error = NULL;
+  g_autoptr (HeddleInstance) model = sequential (layers);
+  const HeddleModelIface *iface = model->entry->plugin->iface;
+  g_assert_false (iface->check (model->self, &error));
+  if (!strstr (error->message, says))
+    g_error ("expected \"%s\" in: %s", says, error->message);
+  g_error_free (error);
+}
+
+static void
+test_refusals (void)
+{
+  refused ("[<{'type': <'relu'>}>, <{'type': <'conv3d'>}>]", "layer 2: no layer type \"conv3d\"");
+  refused ("[<{'typ': <'relu'>}>]", "layer 1: no layer type");
+  refused ("[<int64 3>]", "layer 1: no layer type");
+  refused ("[<{'type': <'linear'>}>]", "layer 1: linear needs \"features\"");
+  refused ("[<{'type': <'conv2d'>, 'channels': <int64 3>}>]", "layer 1: conv2d needs \"kernel\"");
+  refused ("[<{'type': <'linear'>, 'features': <int64 3>, 'colour': <int64 3>}>]", "layer 1: linear has no option \"colour\"");
+  refused ("[<{'type': <'linear'>, 'features': <'x'>}>]", "\"features\" is a number");
+  refused ("[<{'type': <'linear'>, 'features': <int64 -3>}>]", "\"features\" is out of range");
+  refused ("[<{'type': <'residual'>, 'layers': <[<{'type': <'rleu'>}>]>}>]", "layer 1.1: no layer type \"rleu\"");
+  refused ("[<{'type': <'residual'>, 'layers': <int64 1>}>]", "a list of layers is expected");
+  refused ("int64 3", "a list of layers is expected");
+}
+
+/* x + layers (x), names inside the block's own scope */
+static void
+test_residual (void)
+{
+  gint64 params;
+  g_autoptr (HeddleInstance) model = sequential ("[<{'type': <'residual'>, 'layers': <[<{'type': <'conv2d'>, 'channels': <int64 3>, 'kernel': <int64 3>, 'padding': <int64 1>}>]>}>]");
+  g_autofree char *text = print (model, heddle_shape (2, 3, 8, 8), &params);
+  g_assert_cmpint (params, ==, 3 * 3 * 9 + 3);
+  g_assert_nonnull (strstr (text, "conv2d @image 0.0.weight 0.0.bias"));
+  g_assert_nonnull (strstr (text, "= add %"));
+}
+
+int
+main (int argc, char **argv)
+{
+  g_test_init (&argc, &argv, NULL);
+  registry = heddle_registry_new (NULL);
+  g_test_add_func ("/models/counts", test_counts);
+  g_test_add_func ("/models/resnet-refusal", test_resnet_refusal);
+  g_test_add_func ("/models/sequential", test_sequential);
+  g_test_add_func ("/models/sequential-refusals", test_refusals);
+  g_test_add_func ("/models/residual", test_residual);
+  int status = g_test_run ();
+  heddle_registry_free (registry);
+  return status;
+}
