@@ -83,7 +83,7 @@ static const HeddleOpInfo table[] = {
 const HeddleOpInfo *
 heddle_op_info (HeddleOpCode code)
 {
-  static const HeddleOpInfo *by_code[128];
+  static const HeddleOpInfo *by_code[256];
   static gsize ready;
   if (g_once_init_enter (&ready))
     {

@@ -22,7 +22,7 @@ typedef HeddleValue *(*Build) (Case *c);
 typedef struct { HeddleDtype dtype; HeddleShape shape; double low, high; } Input;
 
 static HeddleDevice *device;
-static gboolean covered[128];
+static gboolean covered[256];
 
 /* ---- numbers ---- */
 
