@@ -23,6 +23,7 @@ static const HeddleOption options[] = {
   HEDDLE_BOOL (HeddleFlags, tf32_conv, FALSE, "TF32 products in convolutions"),
   HEDDLE_ENUM (HeddleFlags, matmul_precision, HEDDLE_PRECISION_HIGHEST, precisions, "precision of f32 matrix products"),
   HEDDLE_BOOL (HeddleFlags, deterministic, FALSE, "deterministic algorithms only"),
+  HEDDLE_BOOL (HeddleFlags, fusion, TRUE, "join elementwise operations with the operations before them"),
   HEDDLE_INT (HeddleFlags, threads, 0, 1, 1024, "CPU threads for arithmetic; auto: what the affinity mask and the cgroup quota allow", .word = "auto", .word_value = 0),
   HEDDLE_OPTIONS_END
 };

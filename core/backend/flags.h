@@ -20,6 +20,7 @@ typedef struct
   bool   tf32_matmul, tf32_conv;
   int    matmul_precision;         /* HeddleMatmulPrecision */
   bool   deterministic;            /* deterministic algorithms only */
+  bool   fusion;                   /* join elementwise operations with the operations before them */
   gint64 threads;                  /* CPU threads for arithmetic; "auto" (0) = what the affinity mask and cgroup allow */
 } HeddleFlags;
 
