@@ -48,7 +48,9 @@ list_everything (HeddleRegistry *r)
     {
       const HeddleRegistryEntry *e = heddle_registry_nth (r, i);
       if (e->plugin && g_strcmp0 (kind, e->plugin->kind) != 0)
-        printf ("%s%s plugins:\n", kind ? "\n" : "", kind = e->plugin->kind);
+        printf ("%s%s plugins:\n", kind ? "\n" : "", e->plugin->kind);
+      if (e->plugin)
+        kind = e->plugin->kind;
       if (e->plugin)
         printf ("  %-12s %-6s %s%s\n", e->plugin->name, e->plugin->version, e->plugin->summary, e->shadowed ? " (hidden by an earlier folder)" : "");
     }

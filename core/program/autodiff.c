@@ -176,6 +176,7 @@ heddle_builder_backward (HeddleBuilder *b, HeddleValue *loss, HeddleValue *seed,
       Sweep s;
       heddle_builder_set_autocast (b, 0);
       heddle_builder_set_phase (b, HEDDLE_PHASE_BACKWARD);
+      heddle_program_simplify (heddle_builder_peek (b));
       sweep_init (&s, b);
       g_autofree gint *first = g_new (gint, s.n_values + 1);
       first_uses (&s, first);
@@ -204,6 +205,7 @@ heddle_builder_gradients (HeddleBuilder *b, HeddleValue *loss, HeddleValue *seed
     {
       Sweep s;
       heddle_builder_set_phase (b, HEDDLE_PHASE_BACKWARD);
+      heddle_program_simplify (heddle_builder_peek (b));
       sweep_init (&s, b);
       for (guint i = 0; i < n; i++)
         s.needs[wrt[i]->id] = TRUE;

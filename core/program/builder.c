@@ -557,6 +557,7 @@ heddle_builder_finish (HeddleBuilder *base, GError **error)
   else
     {
       program = g_steal_pointer (&b->program);
+      heddle_program_simplify (program);
       remove_dead_ops (program);
       count_uses (program);
       remove_dead_values (program);

@@ -224,6 +224,43 @@ find_forwards (CpuCompiler *c)
     }
 }
 
+/* ---- what can be made together ---- */
+
+static void
+find_users (CpuCompiler *c)
+{
+  const HeddleProgram *p = c->plan->program;
+  for (guint i = 0; i < p->ops->len; i++)
+    {
+      const HeddleOp *op = p->ops->pdata[i];
+      for (guint j = 0; j < op->n_in; j++)
+        {
+          GPtrArray **users = &c->users[op->in[j]->id];
+          *users = *users ? *users : g_ptr_array_new ();
+          g_ptr_array_add (*users, (gpointer) op);
+        }
+    }
+}
+
+const HeddleOp *
+cpu_only_user (const CpuCompiler *c, const HeddleValue *v)
+{
+  const GPtrArray *users = c->users[v->id];
+  return c->device->flags.fusion && users && users->len == 1 && v->n_uses == 1 ? users->pdata[0] : NULL;
+}
+
+void
+cpu_mark_done (CpuCompiler *c, const HeddleOp *op)
+{
+  c->done[op->id] = TRUE;
+}
+
+const HeddleOp *
+cpu_left_out (const CpuCompiler *c, const HeddleValue *v)
+{
+  return v->producer && c->done[v->producer->id] && !c->forms[v->id] ? v->producer : NULL;
+}
+
 /* ---- operations that move or rename ---- */
 
 static void
@@ -381,7 +418,7 @@ emit_all (CpuCompiler *c, GError **error)
         end++;
       if (c->cluster[i] >= 0)
         cpu_emit_cluster (c, i, end);
-      else
+      else if (!c->done[i])
         ok = emit_op (c, p->ops->pdata[i], error);
       i = end;
       if (ok && c->error)
@@ -431,10 +468,12 @@ cpu_compile (HeddleDevice *device, HeddleProgram *program, GError **error)
   plan->constants = g_array_new (FALSE, FALSE, sizeof (float));
   plan->layouts = g_ptr_array_new_with_free_func (g_free);
   plan->profile = g_getenv ("HEDDLE_CPU_PROFILE") != NULL;
-  CpuCompiler c = { .device = plan->device, .plan = plan, .forms = g_new0 (GArray *, n + 1), .forward = g_new0 (HeddleVariable *, n + 1), .cluster = g_new (gint, program->ops->len + 1) };
+  CpuCompiler c = { .device = plan->device, .plan = plan, .forms = g_new0 (GArray *, n + 1), .forward = g_new0 (HeddleVariable *, n + 1), .cluster = g_new (gint, program->ops->len + 1),
+                    .users = g_new0 (GPtrArray *, n + 1), .done = g_new0 (gboolean, program->ops->len + 1) };
   omp_set_num_threads ((int) plan->device->threads);
   heddle_program_clusters (program, c.cluster);
   find_forwards (&c);
+  find_users (&c);
   gboolean ok = emit_all (&c, error);
   plan->outputs = g_new0 (Operand, program->outputs->len + 1);
   for (guint i = 0; ok && i < program->outputs->len; i++)
@@ -445,11 +484,15 @@ cpu_compile (HeddleDevice *device, HeddleProgram *program, GError **error)
     describe_op (&c, i);
   plan->device->reorders = plan->n_reorders;
   for (guint i = 0; i < n; i++)
-    if (c.forms[i])
-      g_array_unref (c.forms[i]);
+    {
+      g_clear_pointer (&c.forms[i], g_array_unref);
+      g_clear_pointer (&c.users[i], g_ptr_array_unref);
+    }
   g_free (c.forms);
   g_free (c.forward);
   g_free (c.cluster);
+  g_free (c.users);
+  g_free (c.done);
   g_clear_error (&c.error);
   if (!ok)
     {

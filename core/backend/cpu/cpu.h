@@ -117,6 +117,7 @@ gboolean cpu_emit_conv    (CpuCompiler *c, const HeddleOp *op, GError **error);
 /* direct.c: small convolutions of our own */
 gboolean cpu_direct_fits  (const CpuDevice *device, const HeddleConvAttr *attr, const HeddleShape *x, const HeddleShape *w);
 void     cpu_emit_direct  (CpuCompiler *c, const HeddleOp *op);
+gboolean cpu_direct_takes_pooled (const CpuCompiler *c, const HeddleOp *max_pool_grad);
 void     cpu_emit_reorder (CpuCompiler *c, const Operand *src, const Operand *dst);
 
 struct _CpuCompiler
@@ -126,8 +127,17 @@ struct _CpuCompiler
   GArray   **forms;             /* by value id: Operand, every form in which the value exists */
   HeddleVariable **forward;     /* by value id: the variable whose memory a value is made in, or NULL */
   gint      *cluster;
+  GPtrArray **users;            /* by value id: const HeddleOp *, the operations that read it */
+  gboolean  *done;              /* by operation: made together with an earlier one, or left out because all its readers take its inputs instead */
   GError    *error;
 };
+
+/* ---- what can be made together; all answer no when the flag "fusion" is off ---- */
+/* The one operation that reads VALUE, or NULL when there are more or the program gives it away. */
+const HeddleOp *cpu_only_user (const CpuCompiler *c, const HeddleValue *value);
+void     cpu_mark_done    (CpuCompiler *c, const HeddleOp *op);
+/* The operation that would have made VALUE if it had not been left out, or NULL. */
+const HeddleOp *cpu_left_out (const CpuCompiler *c, const HeddleValue *value);
 
 /* VALUE as DTYPE in LAYOUT, converting if need be. */
 Operand  cpu_form         (CpuCompiler *c, const HeddleValue *value, HeddleDtype dtype, const Layout *layout);
@@ -145,6 +155,7 @@ void     cpu_run_expand   (CpuPlan *plan, Step *step);     /* in[0] repeated to 
 gboolean cpu_emit_kernel  (CpuCompiler *c, const HeddleOp *op, GError **error);
 gboolean cpu_emit_norm    (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_pool    (CpuCompiler *c, const HeddleOp *op);
+gboolean cpu_pool_is_2x2  (const HeddlePoolAttr *attr);     /* windows of 2 x 2 side by side */
 gboolean cpu_emit_loss    (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_shape   (CpuCompiler *c, const HeddleOp *op);
 /* A step whose floating inputs and outputs are f32, images in LAYOUT and everything else row-major; an output nobody reads is not made (NULL). */

@@ -1,15 +1,15 @@
-/* cpu/direct.c: convolution of few channels on row-major images, where oneDNN 2.6 falls back to im2col and GEMM.
- * Must not know what runs around it.  Stride and dilation 1, one group.  Images are copied into padded rows first, so that the inner loops
- * have no borders; columns are computed 16 at a time with 4 output channels in registers. */
+/* cpu/direct.c: convolution of few channels on row-major images, where oneDNN 2.6 falls back to im2col and GEMM, alone or together with the max pooling around it.
+ * Must not know what runs around it.  Stride and dilation 1, one group.  Images are copied into padded rows first, so that the inner loops have no borders;
+ * two rows are computed at a time, so that 2 x 2 pooling needs no memory between.  A pooled gradient has one number for each window: what
+ * the other three would add is never computed. */
 #include "cpu.h"
 
 #include <omp.h>
 #include <string.h>
 
-typedef float V __attribute__ ((vector_size (32), aligned (4)));     /* 8 columns, any alignment */
-
-#define COLUMNS 16
+#define BLOCK_CHANNELS 6
 #define MAX_KERNEL 7
+#define SLACK 32               /* floats that whole vectors may reach beyond the last row */
 
 typedef struct
 {
@@ -17,28 +17,20 @@ typedef struct
   gint64 rows, pitch;                                 /* of a padded image */
 } Geometry;
 
-static Geometry
-geometry (const HeddleShape *x, const HeddleShape *w, const HeddleShape *y, gint64 ph, gint64 pw)
-{
-  Geometry g = { x->size[0], x->size[1], x->size[2], x->size[3], y->size[1], y->size[2], y->size[3], w->size[2], w->size[3], ph, pw, 0, 0 };
-  g.rows = g.oh + g.kh - 1;
-  g.pitch = (g.ow + COLUMNS - 1) / COLUMNS * COLUMNS + g.kw - 1 + 8;
-  return g;
-}
+/* Where results go: (oc, oh, ow) of one image; with INDEX its 2 x 2 maxima (oc, oh / 2, ow / 2) and their places. */
+typedef struct { float *y; guint8 *index; } Result;
 
-/* One channel into rows with PH and PW zeros before it, and zeros behind. */
-static void
-pad_plane (const float *x, gint64 h, gint64 w, float *to, gint64 rows, gint64 pitch, gint64 ph, gint64 pw)
+typedef struct
 {
-  memset (to, 0, (gsize) (rows * pitch) * sizeof (float));
-  for (gint64 i = MAX (0, -ph); i < h && i + ph < rows; i++)
-    {
-      gint64 from = MAX (0, -pw), n = MIN (w, pitch - pw) - from;
-      if (n > 0)
-        memcpy (to + (i + ph) * pitch + from + pw, x + i * w + from, (gsize) n * sizeof (float));
-    }
-}
+  gint64 lanes;
+  void (*columns)     (const Geometry *g, const float *padded, const float *packed, const float *bias, const Result *r);
+  void (*channels)    (const Geometry *g, const float *padded, const float *packed, const float *bias, const Result *r);
+  void (*unfold)      (const Geometry *g, const float *padded, gint64 i, gint64 length, float *windows);
+  void (*rows_pooled) (const Geometry *g, const float *windows, gint64 length, const float *dy, const guint8 *index, gint64 i, float *sums);
+  void (*rows_dense)  (const Geometry *g, const float *windows, gint64 length, const float *dy, gint64 plane, gint64 i, float *sums);
+} Kernels;
 
+#define W 8
 #define NAME(f) f##_any
 #include "direct-kernel.h"
 #undef NAME
@@ -49,145 +41,273 @@ pad_plane (const float *x, gint64 h, gint64 w, float *to, gint64 rows, gint64 pi
 #include "direct-kernel.h"
 #undef NAME
 #pragma GCC pop_options
-#define PICK(f) (__builtin_cpu_supports ("avx2") && __builtin_cpu_supports ("fma") ? f##_avx2 : f##_any)
-#else
-#define PICK(f) f##_any
+#undef W
+#define W 16
+#pragma GCC push_options
+#pragma GCC target ("avx512f,avx512bw,avx512vl,avx512dq,fma,prefer-vector-width=512")
+#define NAME(f) f##_avx512
+#include "direct-kernel.h"
+#undef NAME
+#pragma GCC pop_options
 #endif
+#undef W
 
-/* ---- forward (and the gradient by the input, which is the same with turned weights) ---- */
-
-/* Weights (oc, ic, kh, kw) as blocks of four output channels: (oc / 4, ic, kh, kw, 4). */
-static void
-pack_weights (const Geometry *g, const float *w, float *packed)
+static const Kernels *
+kernels (void)
 {
-  gint64 window = g->ic * g->kh * g->kw;
-  for (gint64 o = 0; o < (g->oc + 3) / 4 * 4; o++)
-    for (gint64 k = 0; k < window; k++)
-      packed[(o / 4 * window + k) * 4 + o % 4] = o < g->oc ? w[o * window + k] : 0;
+  const Kernels *k = &kernels_any;
+#ifdef __x86_64__
+  if (__builtin_cpu_supports ("avx512f") && __builtin_cpu_supports ("avx512bw") && __builtin_cpu_supports ("avx512vl") && __builtin_cpu_supports ("avx512dq"))
+    k = &kernels_avx512;
+  else if (__builtin_cpu_supports ("avx2") && __builtin_cpu_supports ("fma"))
+    k = &kernels_avx2;
+#endif
+  return k;
 }
 
-/* The same for the gradient by the input: channels change places, windows are turned by half a circle. */
-static void
-pack_turned (const Geometry *g, const float *w, float *packed)
+static gint64
+round_up (gint64 n, gint64 step)
 {
-  gint64 window = g->ic * g->kh * g->kw;
-  for (gint64 o = 0; o < (g->oc + 3) / 4 * 4; o++)
-    for (gint64 c = 0; c < g->ic; c++)
-      for (gint64 k = 0; k < g->kh * g->kw; k++)
-        packed[(o / 4 * window + c * g->kh * g->kw + k) * 4 + o % 4] = o < g->oc ? w[(c * g->oc + o) * g->kh * g->kw + g->kh * g->kw - 1 - k] : 0;
+  return (n + step - 1) / step * step;
+}
+
+static Geometry
+geometry (const HeddleShape *x, const HeddleShape *w, const HeddleShape *y, gint64 ph, gint64 pw)
+{
+  Geometry g = { x->size[0], x->size[1], x->size[2], x->size[3], y->size[1], y->size[2], y->size[3], w->size[2], w->size[3], ph, pw, 0, 0 };
+  g.rows = round_up (g.oh, 2) + g.kh - 1;
+  g.pitch = round_up (g.ow, 16) + g.kw - 1 + 8;
+  return g;
 }
 
 static gsize
-forward_scratch (const Geometry *g, guint threads, gsize *packed)
+padded_size (const Geometry *g)
 {
-  *packed = (gsize) ((g->oc + 3) / 4 * 4 * g->ic * g->kh * g->kw);
-  return (*packed + threads * (gsize) (g->ic * g->rows * g->pitch)) * sizeof (float);
+  return (gsize) (g->ic * g->rows * g->pitch + SLACK);
 }
 
+/* One channel into rows with PH and PW zeros before it, and zeros behind. */
 static void
-run_images (CpuPlan *plan, Step *step, const Geometry *g, const float *x, const float *bias, float *y)
+pad_plane (const Geometry *g, const float *x, float *to)
 {
-  gsize packed;
-  forward_scratch (g, plan->device->threads, &packed);
-  float *scratch = cpu_pointer (plan, &step->in[3]);
-  gint64 image = g->ic * g->rows * g->pitch;
-#pragma omp parallel for schedule(static) if (g->n * g->oc * g->oh * g->ow * g->ic >= PARALLEL_MIN)
-  for (gint64 i = 0; i < g->n; i++)
+  memset (to, 0, (gsize) (g->rows * g->pitch) * sizeof (float));
+  for (gint64 i = MAX (0, -g->ph); i < g->ih && i + g->ph < g->rows; i++)
     {
-      float *padded = scratch + packed + omp_get_thread_num () * image;
-      for (gint64 c = 0; c < g->ic; c++)
-        pad_plane (x + (i * g->ic + c) * g->ih * g->iw, g->ih, g->iw, padded + c * g->rows * g->pitch, g->rows, g->pitch, g->ph, g->pw);
-      PICK (forward_image) (g, padded, scratch, bias, y + i * g->oc * g->oh * g->ow);
+      gint64 from = MAX (0, -g->pw), n = MIN (g->iw, g->pitch - g->pw) - from;
+      if (n > 0)
+        memcpy (to + (i + g->ph) * g->pitch + from + g->pw, x + i * g->iw + from, (gsize) n * sizeof (float));
     }
 }
 
-static Geometry
-forward_geometry (const Step *step)
-{
-  const HeddleConvAttr *a = step->op->attr;
-  return geometry (&step->in[0].shape, &step->in[1].shape, &step->out[0].shape, a->padding[0], a->padding[1]);
-}
-
+/* The same from pooled numbers (ih / 2, iw / 2) and the places they belong to; everything else is zero. */
 static void
-run_forward (CpuPlan *plan, Step *step)
+pad_pooled (const Geometry *g, const float *x, const guint8 *index, float *to)
 {
-  Geometry g = forward_geometry (step);
-  pack_weights (&g, IN (1), cpu_pointer (plan, &step->in[3]));
-  run_images (plan, step, &g, IN (0), step->in[2].where ? IN (2) : NULL, OUT (0));
+  memset (to, 0, (gsize) (g->rows * g->pitch) * sizeof (float));
+  for (gint64 i = 0; i < g->ih / 2; i++)
+    for (gint64 j = 0; j < g->iw / 2; j++, x++, index++)
+      {
+        gint64 row = 2 * i + (*index >> 1) + g->ph, column = 2 * j + (*index & 1) + g->pw;
+        if (row >= 0 && row < g->rows && column >= 0 && column < g->pitch)
+          to[row * g->pitch + column] = *x;
+      }
 }
 
-static Geometry
-input_geometry (const Step *step)
-{
-  const HeddleConvAttr *a = step->op->attr;
-  const HeddleShape *w = &step->in[1].shape;
-  return geometry (&step->in[0].shape, w, &step->out[0].shape, w->size[2] - 1 - a->padding[0], w->size[3] - 1 - a->padding[1]);
-}
-
+/* Image I of X; INDEX: X is pooled */
 static void
-run_grad_input (CpuPlan *plan, Step *step)
+pad_image (const Geometry *g, const float *x, const guint8 *index, gint64 i, float *padded)
 {
-  Geometry g = input_geometry (step);
-  pack_turned (&g, IN (1), cpu_pointer (plan, &step->in[3]));
-  run_images (plan, step, &g, IN (0), NULL, OUT (0));
+  gint64 plane = index ? g->ih / 2 * (g->iw / 2) : g->ih * g->iw;
+  for (gint64 c = 0; c < g->ic; c++)
+    if (index)
+      pad_pooled (g, x + (i * g->ic + c) * plane, index + (i * g->ic + c) * plane, padded + c * g->rows * g->pitch);
+    else
+      pad_plane (g, x + (i * g->ic + c) * plane, padded + c * g->rows * g->pitch);
 }
 
-/* ---- gradient by the weight: for each window position a dot product of shifted images ---- */
+/* ---- forward (and the gradient by the input, which is the same with turned weights) ---- */
 
-#define CHUNKS 16      /* images are dealt into so many sums, whatever the number of threads: the result never depends on it */
+/* Lanes over channels when they fill vectors better than columns do. */
+static gboolean
+lanes_are_channels (const Geometry *g)
+{
+  gint64 w = kernels ()->lanes;
+  return g->oc * round_up (g->ow, w) > g->ow * round_up (g->oc, w);
+}
 
 static gint64
-weight_pitch (const Geometry *g)
+packed_block (const Geometry *g, gint64 o)
 {
-  return (g->ow + 7) / 8 * 8;
+  return lanes_are_channels (g) ? kernels ()->lanes : MIN (BLOCK_CHANNELS, g->oc - o);
+}
+
+/* Weights as blocks of output channels: (ic, kh, kw, channels of the block).  TURNED: W is (ic, oc, kh, kw) and its windows are turned by half a circle. */
+static void
+pack_weights (const Geometry *g, const float *w, gboolean turned, float *packed)
+{
+  gint64 pixels = g->kh * g->kw, window = g->ic * pixels;
+  for (gint64 o = 0; o < g->oc;)
+    {
+      gint64 n = packed_block (g, o), real = MIN (n, g->oc - o);
+      for (gint64 c = 0; c < g->ic; c++)
+        for (gint64 k = 0; k < pixels; k++)
+          for (gint64 l = 0; l < n; l++)
+            packed[o * window + (c * pixels + k) * n + l] = l >= real ? 0 : turned ? w[(c * g->oc + o + l) * pixels + pixels - 1 - k] : w[(o + l) * window + c * pixels + k];
+      o += n;
+    }
 }
 
 static gsize
-weight_scratch (const Geometry *g, guint threads, gsize *sums)
+packed_size (const Geometry *g)
 {
-  *sums = (gsize) (g->oc * (g->ic * g->kh * g->kw + 1));
-  *sums *= 8;
-  return (CHUNKS * *sums + threads * (gsize) (g->ic * g->rows * g->pitch + (g->oc + 1) * g->oh * weight_pitch (g))) * sizeof (float);
+  return (gsize) (round_up (g->oc, 16) * g->ic * g->kh * g->kw);
 }
 
+typedef struct { const float *x, *bias; const guint8 *x_index; float *y; guint8 *index; } Images;
+
+static void
+run_images (CpuPlan *plan, const Geometry *g, const Images *m, float *scratch)
+{
+  void (*image) (const Geometry *, const float *, const float *, const float *, const Result *) = lanes_are_channels (g) ? kernels ()->channels : kernels ()->columns;
+  gint64 out = m->index ? g->oc * (g->oh / 2) * (g->ow / 2) : g->oc * g->oh * g->ow;
+  gsize packed = packed_size (g), size = padded_size (g);
+#pragma omp parallel for schedule(dynamic, 4) if (g->n * g->oc * g->oh * g->ow * g->ic >= PARALLEL_MIN)
+  for (gint64 i = 0; i < g->n; i++)
+    {
+      float *padded = scratch + packed + (gsize) omp_get_thread_num () * size;
+      Result r = { m->y + i * out, m->index ? m->index + i * out : NULL };
+      pad_image (g, m->x, m->x_index, i, padded);
+      image (g, padded, scratch, m->bias, &r);
+    }
+}
+
+/* in: x, w, [bias], scratch; out: y, or pooled y and index */
+static void
+run_forward (CpuPlan *plan, Step *step)
+{
+  const HeddleConvAttr *a = step->op->attr;
+  Geometry g = geometry (&step->in[0].shape, &step->in[1].shape, &step->op->out[0]->shape, a->padding[0], a->padding[1]);
+  Images m = { IN (0), IN (2), NULL, OUT (0), OUT (1) };
+  pack_weights (&g, IN (1), FALSE, IN (3));
+  run_images (plan, &g, &m, IN (3));
+}
+
+/* in: dy (pooled: and where), w, scratch; out: dx */
+static void
+run_grad_input (CpuPlan *plan, Step *step)
+{
+  const HeddleConvAttr *a = step->op->attr;
+  const HeddleShape *w = &step->in[1].shape;
+  Geometry g = geometry (&step->op->in[0]->shape, w, &step->out[0].shape, w->size[2] - 1 - a->padding[0], w->size[3] - 1 - a->padding[1]);
+  Images m = { IN (0), NULL, IN (2), OUT (0), NULL };
+  pack_weights (&g, IN (1), TRUE, IN (3));
+  run_images (plan, &g, &m, IN (3));
+}
+
+/* ---- gradient by the weight ---- */
+
+#define CHUNKS 16      /* images are dealt into so many sums, whatever the number of threads: the result never depends on it */
+
+typedef struct { gint64 length, channels; gsize sums, windows, gradient; } WeightScratch;
+
+/* length: numbers of a window, in whole vectors; channels: in fours */
+static WeightScratch
+weight_scratch (const Geometry *g)
+{
+  WeightScratch s = { round_up (g->ic * g->kh * g->kw, kernels ()->lanes), round_up (g->oc, 4), 0, 0, 0 };
+  s.sums = (gsize) (s.channels * s.length + s.channels);
+  s.windows = (gsize) (2 * g->ow * s.length + SLACK);
+  s.gradient = (gsize) (s.channels * g->oh * g->ow);
+  return s;
+}
+
+static gsize
+weight_scratch_size (const Geometry *g, guint threads)
+{
+  WeightScratch s = weight_scratch (g);
+  return CHUNKS * s.sums + threads * (padded_size (g) + s.windows + s.gradient);
+}
+
+VECTOR static void
+add_bias (const float *dy, gint64 channels, gint64 pixels, float *sum)
+{
+  for (gint64 o = 0; o < channels; o++)
+    {
+      float lanes[16] = { 0 }, rest = 0;
+      gint64 p = 0;
+      for (; p + 16 <= pixels; p += 16)
+        for (int l = 0; l < 16; l++)
+          lanes[l] += dy[o * pixels + p + l];
+      for (; p < pixels; p++)
+        rest += dy[o * pixels + p];
+      for (int l = 0; l < 16; l++)
+        rest += lanes[l];
+      sum[o] += rest;
+    }
+}
+
+typedef struct { const float *x, *dy; const guint8 *index; gboolean bias; } WeightImages;
+
+/* Adds image I's share to SUMS (channels, length), then (channels) of the bias. */
+static void
+weight_image (const Geometry *g, const WeightScratch *s, const WeightImages *m, gint64 i, float *padded, float *windows, float *gradient, float *sums)
+{
+  const Kernels *k = kernels ();
+  gint64 pixels = m->index ? g->oh / 2 * (g->ow / 2) : g->oh * g->ow;
+  const float *dy = m->dy + i * g->oc * pixels;
+  pad_image (g, m->x, NULL, i, padded);
+  if (!m->index && g->oc % 4)
+    dy = memcpy (gradient, dy, (gsize) (g->oc * pixels) * sizeof (float));       /* channels that are not there are zeros behind it */
+  for (gint64 row = 0; row < (m->index ? g->oh / 2 * 2 : g->oh); row += 2)
+    {
+      k->unfold (g, padded, row, s->length, windows);
+      if (m->index)
+        k->rows_pooled (g, windows, s->length, dy, m->index + i * g->oc * pixels, row, sums);
+      else
+        k->rows_dense (g, windows, s->length, dy, pixels, row, sums);
+    }
+  if (m->bias)
+    add_bias (dy, g->oc, pixels, sums + s->channels * s->length);
+}
+
+static void
+join_sums (const Geometry *g, const WeightScratch *s, const float *sums, float *dw, float *db)
+{
+  gint64 window = g->ic * g->kh * g->kw;
+  for (gint64 o = 0; o < g->oc; o++)
+    for (gint64 k = 0; k <= window; k++)
+      {
+        gint64 at = k < window ? o * s->length + k : s->channels * s->length + o;
+        double total = 0;
+        for (int chunk = 0; chunk < CHUNKS; chunk++)
+          total += sums[(gsize) chunk * s->sums + (gsize) at];
+        if (k < window && dw)
+          dw[o * window + k] = (float) total;
+        else if (k == window && db)
+          db[o] = (float) total;
+      }
+}
+
+/* in: dy (pooled: and where), x, scratch; out: dw, db */
 static void
 run_grad_weight (CpuPlan *plan, Step *step)
 {
   const HeddleConvAttr *a = step->op->attr;
-  Geometry g = geometry (&step->in[1].shape, &a->weight, &step->in[0].shape, a->padding[0], a->padding[1]);
-  gsize sums, weights = (gsize) (g.oc * g.ic * g.kh * g.kw);
-  gint64 image = g.ic * g.rows * g.pitch, pitch = weight_pitch (&g), gradient = (g.oc + 1) * g.oh * pitch, pixels = g.oh * g.ow;
-  const float *dy = IN (0), *x = IN (1);
-  float *scratch = cpu_pointer (plan, &step->in[3]), *dw = OUT (0), *db = OUT (1);
-  weight_scratch (&g, plan->device->threads, &sums);
-#pragma omp parallel for schedule(static) if (g.n * g.oc * pixels * g.ic >= PARALLEL_MIN)
+  Geometry g = geometry (&step->in[1].shape, &a->weight, &step->op->in[0]->shape, a->padding[0], a->padding[1]);
+  WeightScratch s = weight_scratch (&g);
+  WeightImages m = { IN (1), IN (0), IN (2), OUT (1) != NULL };
+  float *scratch = IN (3), *own = scratch + CHUNKS * s.sums;
+  gsize each = padded_size (&g) + s.windows + s.gradient;
+#pragma omp parallel for schedule(dynamic, 1) if (g.n * g.oc * g.oh * g.ow * g.ic >= PARALLEL_MIN)
   for (int chunk = 0; chunk < CHUNKS; chunk++)
     {
-      float *sum = scratch + (gsize) chunk * sums, *padded = scratch + CHUNKS * sums + omp_get_thread_num () * (image + gradient), *d = padded + image;
-      memset (sum, 0, sums * sizeof (float));
-      memset (d, 0, (gsize) gradient * sizeof (float));
+      float *sums = scratch + (gsize) chunk * s.sums, *padded = own + (gsize) omp_get_thread_num () * each, *windows = padded + padded_size (&g), *gradient = windows + s.windows;
+      memset (sums, 0, s.sums * sizeof (float));
+      memset (padded, 0, each * sizeof (float));
       for (gint64 i = g.n * chunk / CHUNKS; i < g.n * (chunk + 1) / CHUNKS; i++)
-        {
-          for (gint64 c = 0; c < g.ic; c++)
-            pad_plane (x + (i * g.ic + c) * g.ih * g.iw, g.ih, g.iw, padded + c * g.rows * g.pitch, g.rows, g.pitch, g.ph, g.pw);
-          for (gint64 r = 0; r < g.oc * g.oh; r++)
-            memcpy (d + r * pitch, dy + (i * g.oc * g.oh + r) * g.ow, (gsize) g.ow * sizeof (float));
-          PICK (weight_image) (&g, padded, d, pitch, (V *) sum);
-          if (db)
-            PICK (bias_image) (&g, dy + i * g.oc * pixels, (V *) sum + weights);
-        }
+        weight_image (&g, &s, &m, i, padded, windows, gradient, sums);
     }
-  for (gsize k = 0; k < sums / 8; k++)
-    {
-      double total = 0;
-      for (int chunk = 0; chunk < CHUNKS; chunk++)
-        for (int l = 0; l < 8; l++)
-          total += scratch[(gsize) chunk * sums + 8 * k + (gsize) l];
-      if (k < weights && dw)
-        dw[k] = (float) total;
-      else if (k >= weights && db)
-        db[k - weights] = (float) total;
-    }
+  join_sums (&g, &s, scratch, OUT (0), OUT (1));
 }
 
 /* ---- when ---- */
@@ -202,24 +322,109 @@ cpu_direct_fits (const CpuDevice *device, const HeddleConvAttr *a, const HeddleS
   return plain && small && ic % device->block != 0 && (oc % device->block != 0 || ic > 4);
 }
 
+/* The max pooling that is the only reader of a convolution's result, or NULL. */
+static const HeddleOp *
+pooled_by (const CpuCompiler *c, const HeddleOp *op)
+{
+  const HeddleOp *pool = cpu_only_user (c, op->out[0]);
+  return pool && pool->info->code == HEDDLE_OP_MAX_POOL && cpu_pool_is_2x2 (pool->attr) && op->out[0]->dtype == HEDDLE_F32 ? pool : NULL;
+}
+
+static Operand
+scratch_of (CpuCompiler *c, gsize floats)
+{
+  HeddleShape shape = heddle_shape ((gint64) floats + 1);
+  return cpu_temp (c->plan, HEDDLE_F32, &shape, &cpu_plain);
+}
+
+static void
+emit_forward (CpuCompiler *c, const HeddleOp *op)
+{
+  const HeddleConvAttr *a = op->attr;
+  const HeddleOp *pool = pooled_by (c, op);
+  Geometry g = geometry (&op->in[0]->shape, &op->in[1]->shape, &op->out[0]->shape, a->padding[0], a->padding[1]);
+  Operand in[4] = { cpu_form (c, op->in[0], HEDDLE_F32, &cpu_plain), cpu_form (c, op->in[1], HEDDLE_F32, &cpu_plain) };
+  if (op->n_in > 2)
+    in[2] = cpu_form (c, op->in[2], HEDDLE_F32, &cpu_plain);
+  in[3] = scratch_of (c, packed_size (&g) + c->device->threads * padded_size (&g));
+  HeddleValue *const *out = pool ? pool->out : op->out;
+  Step *step = cpu_step_new (c->plan, op, pool ? "direct+max pool" : "direct", run_forward);
+  memcpy (step->in, in, sizeof in);
+  step->n_in = 4;
+  step->out[0] = cpu_target (c, out[0], HEDDLE_F32, &cpu_plain);
+  step->n_out = 1;
+  if (pool)
+    {
+      step->out[step->n_out++] = cpu_target (c, out[1], HEDDLE_U8, &cpu_plain);
+      cpu_mark_done (c, pool);
+      cpu_made_as (c, out[1], step->out[1]);
+    }
+  cpu_made_as (c, out[0], step->out[0]);
+}
+
+/* in[0] and in[2] of STEP: the gradient, or the pooled one and its places when the operation that spreads it was left out */
+static void
+take_gradient (CpuCompiler *c, const HeddleValue *dy, Operand *in)
+{
+  const HeddleOp *spread = cpu_left_out (c, dy);
+  in[0] = cpu_form (c, spread ? spread->in[0] : dy, HEDDLE_F32, &cpu_plain);
+  if (spread)
+    in[2] = cpu_form (c, spread->in[1], HEDDLE_U8, &cpu_plain);
+}
+
+static void
+emit_gradient (CpuCompiler *c, const HeddleOp *op, StepRun run, gsize scratch)
+{
+  Operand in[4] = { { 0 } }, out[2] = { { 0 } };
+  take_gradient (c, op->in[0], in);
+  in[1] = cpu_form (c, op->in[1], HEDDLE_F32, &cpu_plain);
+  in[3] = scratch_of (c, scratch);
+  for (guint i = 0; i < op->n_out; i++)
+    if (op->out[i]->n_uses)
+      out[i] = cpu_target (c, op->out[i], HEDDLE_F32, &cpu_plain);
+  Step *step = cpu_step_new (c->plan, op, in[2].where ? "direct, pooled" : "direct", run);
+  memcpy (step->in, in, sizeof in);
+  memcpy (step->out, out, sizeof out);
+  step->n_in = 4;
+  step->n_out = op->n_out;
+  for (guint i = 0; i < op->n_out; i++)
+    if (out[i].where)
+      cpu_made_as (c, op->out[i], out[i]);
+}
+
 void
 cpu_emit_direct (CpuCompiler *c, const HeddleOp *op)
 {
-  StepRun run = op->info->code == HEDDLE_OP_CONV2D ? run_forward : op->info->code == HEDDLE_OP_CONV2D_GRAD_INPUT ? run_grad_input : run_grad_weight;
-  Step *step = cpu_simple (c, op, "direct", run, &cpu_plain);
-  gsize unused, bytes;
-  if (op->info->code == HEDDLE_OP_CONV2D_GRAD_WEIGHT)
+  const HeddleConvAttr *a = op->attr;
+  if (op->info->code == HEDDLE_OP_CONV2D)
+    emit_forward (c, op);
+  else if (op->info->code == HEDDLE_OP_CONV2D_GRAD_INPUT)
     {
-      const HeddleConvAttr *a = op->attr;
-      Geometry g = geometry (&op->in[1]->shape, &a->weight, &op->in[0]->shape, a->padding[0], a->padding[1]);
-      bytes = weight_scratch (&g, c->device->threads, &unused);
+      const HeddleShape *w = &op->in[1]->shape;
+      Geometry g = geometry (&op->in[0]->shape, w, &op->out[0]->shape, w->size[2] - 1 - a->padding[0], w->size[3] - 1 - a->padding[1]);
+      emit_gradient (c, op, run_grad_input, packed_size (&g) + c->device->threads * padded_size (&g));
     }
   else
     {
-      Geometry g = op->info->code == HEDDLE_OP_CONV2D ? forward_geometry (step) : input_geometry (step);
-      bytes = forward_scratch (&g, c->device->threads, &unused);
+      Geometry g = geometry (&op->in[1]->shape, &a->weight, &op->in[0]->shape, a->padding[0], a->padding[1]);
+      emit_gradient (c, op, run_grad_weight, weight_scratch_size (&g, c->device->threads));
     }
-  HeddleShape shape = heddle_shape ((gint64) bytes / 4 + 1);
-  step->in[3] = cpu_temp (c->plan, HEDDLE_F32, &shape, &cpu_plain);
-  step->n_in = 4;
+}
+
+/* Can every reader of a max pooling's gradient take it in pooled form? */
+gboolean
+cpu_direct_takes_pooled (const CpuCompiler *c, const HeddleOp *op)
+{
+  const HeddleValue *d = op->out[0];
+  const GPtrArray *users = c->users[d->id];
+  gboolean ok = cpu_pool_is_2x2 (op->attr) && d->dtype == HEDDLE_F32 && users && users->len == d->n_uses;
+  for (guint i = 0; ok && i < users->len; i++)
+    {
+      const HeddleOp *user = users->pdata[i];
+      const HeddleConvAttr *a = user->attr;
+      gboolean weight = user->info->code == HEDDLE_OP_CONV2D_GRAD_WEIGHT;
+      ok = user->in[0] == d && user->in[1] != d && (weight || user->info->code == HEDDLE_OP_CONV2D_GRAD_INPUT)
+           && cpu_direct_fits (c->device, a, weight ? &user->in[1]->shape : &a->input, weight ? &a->weight : &user->in[1]->shape);
+    }
+  return ok;
 }

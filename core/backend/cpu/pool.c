@@ -94,10 +94,9 @@ VECTOR static void max_1 (const Pool *p, const float *x, float *y, guint8 *index
 VECTOR static void max_8 (const Pool *p, const float *x, float *y, guint8 *index) { max_plane (p, x, y, index, 8); }
 VECTOR static void max_16 (const Pool *p, const float *x, float *y, guint8 *index) { max_plane (p, x, y, index, 16); }
 
-static gboolean
-is_2x2 (const Pool *p)
+gboolean
+cpu_pool_is_2x2 (const HeddlePoolAttr *a)
 {
-  const HeddlePoolAttr *a = p->a;
   return a->kernel[0] == 2 && a->kernel[1] == 2 && a->stride[0] == 2 && a->stride[1] == 2 && a->padding[0] == 0 && a->padding[1] == 0;
 }
 
@@ -110,7 +109,7 @@ run_max_pool (CpuPlan *plan, Step *step)
   float *y = OUT (0);
   guint8 *index = OUT (1);
   gint64 in = p.h * p.w * lanes, out = p.oh * p.ow * lanes;
-  void (*plane) (const Pool *, const float *, float *, guint8 *) = lanes == 8 ? max_8 : lanes == 16 ? max_16 : is_2x2 (&p) ? max_plane_2x2 : max_1;
+  void (*plane) (const Pool *, const float *, float *, guint8 *) = lanes == 8 ? max_8 : lanes == 16 ? max_16 : cpu_pool_is_2x2 (p.a) ? max_plane_2x2 : max_1;
 #pragma omp parallel for schedule(static) if (p.planes * in >= PARALLEL_MIN)
   for (gint64 k = 0; k < p.planes; k++)
     plane (&p, x + k * in, y + k * out, index ? index + k * out : NULL);
@@ -158,7 +157,7 @@ max_grad_2x2 (const Pool *p, const float *dy, const guint8 *index, float *restri
 VECTOR static void
 max_grad (const Pool *p, const float *dy, const guint8 *index, float *dx, int lanes)
 {
-  if (is_2x2 (p))
+  if (cpu_pool_is_2x2 (p->a))
     switch (lanes)
       {
       case 8: max_grad_2x2 (p, dy, index, dx, 8); break;
@@ -258,7 +257,12 @@ cpu_emit_pool (CpuCompiler *c, const HeddleOp *op)
   switch (op->info->code)
     {
     case HEDDLE_OP_MAX_POOL: cpu_simple (c, op, "max pool", run_max_pool, cpu_made (c, op->in[0])->layout); break;
-    case HEDDLE_OP_MAX_POOL_GRAD: cpu_simple (c, op, "max pool", run_max_pool_grad, cpu_made (c, op->in[1])->layout); break;
+    case HEDDLE_OP_MAX_POOL_GRAD:
+      if (c->device->flags.fusion && cpu_direct_takes_pooled (c, op))
+        cpu_mark_done (c, op);
+      else
+        cpu_simple (c, op, "max pool", run_max_pool_grad, cpu_made (c, op->in[1])->layout);
+      break;
     case HEDDLE_OP_AVG_POOL: cpu_simple (c, op, "average pool", run_avg_pool, cpu_made (c, op->in[0])->layout); break;
     case HEDDLE_OP_AVG_POOL_GRAD: cpu_simple (c, op, "average pool", run_avg_pool_grad, cpu_made (c, op->in[0])->layout); break;
     default: ok = FALSE; break;
