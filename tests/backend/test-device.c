@@ -83,7 +83,7 @@ test_report (void)
   g_autoptr (HeddleDevice) device = heddle_device_open ("cpu", &f, NULL, &error);
   g_assert_no_error (error);
   g_autoptr (GPtrArray) lines = device->iface->report (device);
-  static const char *const names[] = { "threads", "deterministic", "cudnn_benchmark", "tf32_matmul", "tf32_conv", "matmul_precision" };
+  static const char *const names[] = { "threads", "deterministic", "fusion", "winograd", "cudnn_benchmark", "tf32_matmul", "tf32_conv", "matmul_precision" };
   for (guint i = 0; i < G_N_ELEMENTS (names); i++)
     {
       guint met = 0;
@@ -92,7 +92,7 @@ test_report (void)
         if (g_str_has_prefix (lines->pdata[k], start))
           {
             met++;
-            if (i >= 2)
+            if (i >= 4)
               g_assert_nonnull (strstr (lines->pdata[k], "not honoured"));
           }
       g_assert_cmpuint (met, ==, 1);

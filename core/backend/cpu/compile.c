@@ -414,9 +414,12 @@ emit_all (CpuCompiler *c, GError **error)
   for (guint i = 0; ok && i < p->ops->len;)
     {
       guint end = i + 1;
-      while (c->cluster[i] >= 0 && end < p->ops->len && c->cluster[end] == c->cluster[i])
+      while (c->cluster[i] >= 0 && !c->done[i] && end < p->ops->len && c->cluster[end] == c->cluster[i] && !c->done[end])
         end++;
-      if (c->cluster[i] >= 0)
+      const HeddleOp *op = p->ops->pdata[i];
+      if (!c->done[i] && end == i + 1 && op->info->code == HEDDLE_OP_RELU_GRAD && cpu_norm_takes (c, op))
+        cpu_mark_done (c, op);
+      else if (!c->done[i] && c->cluster[i] >= 0)
         cpu_emit_cluster (c, i, end);
       else if (!c->done[i])
         ok = emit_op (c, p->ops->pdata[i], error);

@@ -57,6 +57,8 @@ device_report (HeddleDevice *device)
   const HeddleFlags *f = &cpu->flags;
   g_ptr_array_add (lines, g_strdup_printf ("threads = %u", cpu->threads));
   g_ptr_array_add (lines, g_strdup_printf ("deterministic = %s (always so on a CPU with the same number of threads)", f->deterministic ? "true" : "false"));
+  g_ptr_array_add (lines, g_strdup_printf ("fusion = %s", f->fusion ? "true" : "false"));
+  g_ptr_array_add (lines, g_strdup_printf ("winograd = %s%s", f->winograd ? "true" : "false", f->winograd && cpu->block < 16 ? ": not honoured, it needs AVX-512" : ""));
   g_ptr_array_add (lines, g_strdup_printf ("cudnn_benchmark = %s%s", f->cudnn_benchmark ? "true" : "false", f->cudnn_benchmark ? ": not honoured, a CPU has no cuDNN" : ""));
   g_ptr_array_add (lines, g_strdup_printf ("tf32_matmul = %s%s", f->tf32_matmul ? "true" : "false", f->tf32_matmul ? ": not honoured, a CPU computes full f32" : ""));
   g_ptr_array_add (lines, g_strdup_printf ("tf32_conv = %s%s", f->tf32_conv ? "true" : "false", f->tf32_conv ? ": not honoured, a CPU computes full f32" : ""));

@@ -417,7 +417,7 @@ cpu_direct_takes_pooled (const CpuCompiler *c, const HeddleOp *op)
 {
   const HeddleValue *d = op->out[0];
   const GPtrArray *users = c->users[d->id];
-  gboolean ok = cpu_pool_is_2x2 (op->attr) && d->dtype == HEDDLE_F32 && users && users->len == d->n_uses;
+  gboolean ok = c->device->flags.fusion && cpu_pool_is_2x2 (op->attr) && d->dtype == HEDDLE_F32 && users && users->len == d->n_uses;
   for (guint i = 0; ok && i < users->len; i++)
     {
       const HeddleOp *user = users->pdata[i];

@@ -150,7 +150,7 @@ typedef enum { FORWARD, BACKWARD_DATA, BACKWARD_WEIGHT } Direction;
 
 /* The primitive descriptor of one direction; the two backward ones need the forward one as a hint. */
 static dnnl_primitive_desc_t
-conv_pd (const CpuDevice *device, const Conv *k, Direction direction, DataFormat x_format, DataFormat y_format)
+conv_pd (const CpuDevice *device, const Conv *k, Direction direction, dnnl_alg_kind_t algorithm, DataFormat x_format, DataFormat y_format)
 {
   dnnl_memory_desc_t x, y, w, b;
   dnnl_convolution_desc_t desc;
@@ -164,14 +164,14 @@ conv_pd (const CpuDevice *device, const Conv *k, Direction direction, DataFormat
   dnnl_memory_desc_init_by_tag (&b, 1, channels, dnnl_f32, dnnl_a);
   dnnl_primitive_attr_create (&attr);
   dnnl_primitive_attr_set_scratchpad_mode (attr, dnnl_scratchpad_mode_user);
-  dnnl_status_t status = dnnl_dilated_convolution_forward_desc_init (&desc, dnnl_forward_training, dnnl_convolution_direct, &x, &w,
+  dnnl_status_t status = dnnl_dilated_convolution_forward_desc_init (&desc, dnnl_forward_training, direction == FORWARD ? algorithm : dnnl_convolution_direct, &x, &w,
                                                                      direction == FORWARD ? bias : NULL, &y, k->strides, k->dilates, k->padding, k->padding_end);
   if (status == dnnl_success)
     status = dnnl_primitive_desc_create (direction == FORWARD ? &pd : &hint, &desc, attr, device->engine, NULL);
   if (status == dnnl_success && direction == BACKWARD_DATA)
-    status = dnnl_dilated_convolution_backward_data_desc_init (&desc, dnnl_convolution_direct, &x, &w, &y, k->strides, k->dilates, k->padding, k->padding_end);
+    status = dnnl_dilated_convolution_backward_data_desc_init (&desc, algorithm, &x, &w, &y, k->strides, k->dilates, k->padding, k->padding_end);
   else if (status == dnnl_success && direction == BACKWARD_WEIGHT)
-    status = dnnl_dilated_convolution_backward_weights_desc_init (&desc, dnnl_convolution_direct, &x, &w, bias, &y, k->strides, k->dilates, k->padding, k->padding_end);
+    status = dnnl_dilated_convolution_backward_weights_desc_init (&desc, algorithm, &x, &w, bias, &y, k->strides, k->dilates, k->padding, k->padding_end);
   if (status == dnnl_success && direction != FORWARD)
     status = dnnl_primitive_desc_create (&pd, &desc, attr, device->engine, hint);
   dnnl_primitive_desc_destroy (hint);
@@ -187,19 +187,33 @@ is_reference (dnnl_primitive_desc_t pd)
   return name && strstr (name, "ref") != NULL;
 }
 
+/* Winograd's F(4x4, 3x3) (A. Lavin and S. Gray, arXiv 1509.09308): 36 products where direct convolution has 144.  Its transforms cost more than they save with
+ * few channels, or when there are fewer tiles than channels: then the transformed weights are the larger part. */
+static gboolean
+winograd_pays (const CpuDevice *device, const Conv *k)
+{
+  gint64 tiles = k->y.size[0] * ((k->y.size[2] + 3) / 4) * ((k->y.size[3] + 3) / 4), least = MIN (k->x.size[1], k->y.size[1]), most = MAX (k->x.size[1], k->y.size[1]);
+  gboolean plain = k->groups == 1 && k->w.size[2] == 3 && k->w.size[3] == 3;
+  for (int i = 0; i < 2; i++)
+    plain = plain && k->strides[i] == 1 && k->dilates[i] == 0 && k->padding[i] <= 1;
+  return device->flags.winograd && plain && least >= 32 && 4 * tiles >= 3 * most;
+}
+
 /* The data layouts: blocked on both sides where channels allow, plain images into a blocked result for a first layer, else plain. */
 static dnnl_primitive_desc_t
 choose_pd (CpuDevice *device, const Conv *k, Direction direction, DataFormat *x, DataFormat *y)
 {
   static const DataFormat candidates[][2] = { { DATA_BLOCKED, DATA_BLOCKED }, { DATA_PLAIN, DATA_BLOCKED }, { DATA_BLOCKED, DATA_PLAIN }, { DATA_PLAIN, DATA_PLAIN } };
   dnnl_primitive_desc_t pd = NULL;
+  if (winograd_pays (device, k) && cpu_blockable (device, &k->x) && cpu_blockable (device, &k->y))
+    pd = conv_pd (device, k, direction, dnnl_convolution_winograd, *x = DATA_BLOCKED, *y = DATA_BLOCKED);
   for (guint pass = 0; !pd && pass < 2; pass++)             /* slow reference code only when nothing else takes it */
     for (guint i = 0; !pd && i < G_N_ELEMENTS (candidates); i++)
       {
         *x = candidates[i][0];
         *y = candidates[i][1];
         gboolean possible = (*x != DATA_BLOCKED || cpu_blockable (device, &k->x)) && (*y != DATA_BLOCKED || cpu_blockable (device, &k->y));
-        pd = possible ? conv_pd (device, k, direction, *x, *y) : NULL;
+        pd = possible ? conv_pd (device, k, direction, dnnl_convolution_direct, *x, *y) : NULL;
         if (pd && pass == 0 && is_reference (pd))
           {
             dnnl_primitive_desc_destroy (pd);

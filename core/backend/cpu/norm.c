@@ -1,4 +1,5 @@
-/* cpu/norm.c: batch normalisation, forward and backward, on row-major and blocked images.  Must not know what runs around it.
+/* cpu/norm.c: batch normalisation, forward and backward, on row-major and blocked images, together with the residual addition, relu or pooling around it.
+ * Must not know what runs around that.
  * An image is seen as N x groups x pixels x lanes: lanes are the channels of a block (1 in a row-major image). */
 #include "cpu.h"
 
@@ -7,7 +8,7 @@
 
 #define MAX_LANES 16
 
-typedef struct { gint64 n, groups, pixels; gint lanes; } View;
+typedef struct { gint64 n, groups, pixels, h, w; gint lanes; } View;       /* h, w: of images only */
 
 static View
 view_of (const CpuPlan *plan, const Operand *x)
@@ -17,71 +18,211 @@ view_of (const CpuPlan *plan, const Operand *x)
   v.groups = s->size[1] / v.lanes;
   for (gint32 i = 2; i < s->rank; i++)
     v.pixels *= s->size[i];
+  v.h = s->rank == 4 ? s->size[2] : 0;
+  v.w = s->rank == 4 ? s->size[3] : 0;
   return v;
 }
 
-/* Sums of two quantities over the pixels of one image and group; LANES is a constant at each call, so that lanes become vectors. */
-static inline __attribute__ ((always_inline)) void
-sum_lanes (const float *x, gint64 pixels, const int lanes, float *restrict sum)
+/* ---- one image's pixels of one group ---- */
+
+/* y = a x + b, then what was joined to it */
+typedef struct
 {
-  float s[4 * MAX_LANES] = { 0 };
-  gint64 width = lanes == 1 ? MAX_LANES : lanes, whole = lanes == 1 ? pixels / width : pixels;
-  for (gint64 p = 0; p < whole; p++)
-    for (int l = 0; l < (lanes == 1 ? MAX_LANES : lanes); l++)
-      s[l] += x[p * width + l];
-  for (int l = 0; l < lanes; l++)
-    sum[l] = s[l];
-  if (lanes == 1)
+  const float *x, *a, *b;
+  const float *residual;        /* added, or NULL */
+  float   *y;
+  guint8  *index;               /* y is pooled 2 x 2, and these are the places of the maxima; or NULL */
+  gboolean relu;
+  gint64   pixels, h, w;
+} Plane;
+
+typedef struct
+{
+  const float *dy, *x;
+  const float *relu_y;          /* dy is still to be passed through relu, whose result this is; or NULL */
+  float  *masked;               /* with relu_y: the gradient after relu; may be dx's memory */
+  const guint8 *index;          /* dy is pooled 2 x 2 and belongs to these places; or NULL */
+  float  *dx;
+  gint64  pixels, h, w;
+} GradientPlane;
+
+typedef struct
+{
+  gint lanes;
+  void (*sum)     (const float *x, gint64 pixels, float *sum);
+  void (*squares) (const float *x, const float *mean, gint64 pixels, float *sum);                  /* of x - mean */
+  void (*apply)   (const Plane *q);
+  void (*sums)    (const GradientPlane *q, const float *mean, float *sum, float *dot);             /* of dy, and of dy (x - mean) */
+  void (*input)   (const GradientPlane *q, const float *a, const float *b, const float *k);        /* dx = a dy + b x + k */
+} Kernels;
+
+#define W 8
+#define NAME(f) f##_any
+#include "norm-kernel.h"
+#undef NAME
+#ifdef __x86_64__
+#pragma GCC push_options
+#pragma GCC target ("avx2,fma")
+#define NAME(f) f##_avx2
+#include "norm-kernel.h"
+#undef NAME
+#pragma GCC pop_options
+#undef W
+#define W 16
+#pragma GCC push_options
+#pragma GCC target ("avx512f,avx512bw,avx512vl,avx512dq,fma,prefer-vector-width=512")
+#define NAME(f) f##_avx512
+#include "norm-kernel.h"
+#undef NAME
+#pragma GCC pop_options
+#endif
+#undef W
+
+/* ---- the same for row-major images: one channel, lanes over its pixels (no pooling) ---- */
+
+#define PARTS 16
+
+VECTOR static void
+sum_row (const float *x, gint64 pixels, float *sum)
+{
+  float s[PARTS] = { 0 }, total = 0;
+  gint64 p = 0;
+  for (; p + PARTS <= pixels; p += PARTS)
+    for (int l = 0; l < PARTS; l++)
+      s[l] += x[p + l];
+  for (int l = 0; l < PARTS; l++)
+    total += s[l];
+  for (; p < pixels; p++)
+    total += x[p];
+  *sum = total;
+}
+
+VECTOR static void
+squares_row (const float *x, const float *mean, gint64 pixels, float *sum)
+{
+  float s[PARTS] = { 0 }, total = 0, m = *mean;
+  gint64 p = 0;
+  for (; p + PARTS <= pixels; p += PARTS)
+    for (int l = 0; l < PARTS; l++)
+      s[l] += (x[p + l] - m) * (x[p + l] - m);
+  for (int l = 0; l < PARTS; l++)
+    total += s[l];
+  for (; p < pixels; p++)
+    total += (x[p] - m) * (x[p] - m);
+  *sum = total;
+}
+
+VECTOR static void
+apply_row (const Plane *q)
+{
+  const float *restrict x = q->x, *restrict r = q->residual, a = *q->a, b = *q->b;
+  float *restrict y = q->y;
+  if (r)
+    for (gint64 p = 0; p < q->pixels; p++)
+      y[p] = x[p] * a + b + r[p];
+  else
+    for (gint64 p = 0; p < q->pixels; p++)
+      y[p] = x[p] * a + b;
+  for (gint64 p = 0; q->relu && p < q->pixels; p++)
+    y[p] = y[p] < 0 ? 0 : y[p];
+}
+
+VECTOR static void
+sums_row (const GradientPlane *q, const float *mean, float *sum, float *dot)
+{
+  float s[PARTS] = { 0 }, d[PARTS] = { 0 }, m = *mean;
+  const float *dy = q->relu_y ? q->masked : q->dy, *x = q->x;
+  gint64 p = 0;
+  for (gint64 i = 0; q->relu_y && i < q->pixels; i++)
     {
-      for (int l = 1; l < MAX_LANES; l++)
-        sum[0] += s[l];
-      for (gint64 p = whole * width; p < pixels; p++)
-        sum[0] += x[p];
+      float g = q->dy[i];                          /* read in any case: a load under a condition is no vector load */
+      q->masked[i] = q->relu_y[i] > 0 ? g : 0;
+    }
+  for (; p + PARTS <= q->pixels; p += PARTS)
+    for (int l = 0; l < PARTS; l++)
+      {
+        s[l] += dy[p + l];
+        d[l] += dy[p + l] * (x[p + l] - m);
+      }
+  *sum = *dot = 0;
+  for (int l = 0; l < PARTS; l++)
+    {
+      *sum += s[l];
+      *dot += d[l];
+    }
+  for (; p < q->pixels; p++)
+    {
+      *sum += dy[p];
+      *dot += dy[p] * (x[p] - m);
     }
 }
 
-static inline __attribute__ ((always_inline)) void
-square_lanes (const float *x, const float *mean, gint64 pixels, const int lanes, float *restrict sum)
+VECTOR static void
+input_row (const GradientPlane *q, const float *fa, const float *fb, const float *fk)
 {
-  float s[MAX_LANES] = { 0 }, m[MAX_LANES];
-  gint64 width = lanes == 1 ? MAX_LANES : lanes, whole = lanes == 1 ? pixels / width : pixels;
-  for (int l = 0; l < MAX_LANES; l++)
-    m[l] = mean[lanes == 1 ? 0 : l % lanes];
-  for (gint64 p = 0; p < whole; p++)
-    for (int l = 0; l < (lanes == 1 ? MAX_LANES : lanes); l++)
-      {
-        float d = x[p * width + l] - m[l];
-        s[l] += d * d;
-      }
-  for (int l = 0; l < lanes; l++)
-    sum[l] = s[l];
-  if (lanes == 1)
-    {
-      for (int l = 1; l < MAX_LANES; l++)
-        sum[0] += s[l];
-      for (gint64 p = whole * width; p < pixels; p++)
-        sum[0] += (x[p] - m[0]) * (x[p] - m[0]);
-    }
+  const float *dy = q->relu_y ? q->masked : q->dy, *x = q->x, a = *fa, b = *fb, k = *fk;
+  float *dx = q->dx;
+#pragma GCC ivdep
+  for (gint64 p = 0; p < q->pixels; p++)           /* dx may be dy: each number is read before it is written */
+    dx[p] = dy[p] * a + x[p] * b + k;
+}
+
+static const Kernels kernels_row = { 1, sum_row, squares_row, apply_row, sums_row, input_row };
+
+static const Kernels *
+kernels_for (gint lanes)
+{
+  const Kernels *k = lanes == 1 ? &kernels_row : &kernels_any;
+#ifdef __x86_64__
+  if (lanes == 16)
+    k = &kernels_avx512;
+  else if (lanes == 8 && __builtin_cpu_supports ("avx2") && __builtin_cpu_supports ("fma"))
+    k = &kernels_avx2;
+#endif
+  return k;
+}
+
+/* ---- forward ---- */
+
+typedef struct
+{
+  const Kernels *k;
+  const float *x, *scale, *shift, *mean, *variance, *residual;
+  float *y, *batch_mean, *rstd, *new_mean, *new_variance;
+  guint8 *index;
+  gboolean relu;
+  const HeddleBatchNormAttr *attr;
+} Forward;
+
+static inline gint64
+plane_at (const View *v, gint64 i, gint64 g)
+{
+  return (i * v->groups + g) * v->pixels * v->lanes;
+}
+
+static inline gint64
+pooled_at (const View *v, gint64 i, gint64 g)
+{
+  return (i * v->groups + g) * (v->h / 2) * (v->w / 2) * v->lanes;
 }
 
 /* Mean and biased variance of one group over the batch: each image's own, joined by Chan's formula in double, so that one pass over memory is enough. */
-static inline __attribute__ ((always_inline)) void
-group_stats (const float *x, const View *v, gint64 g, const int lanes, double *mean, double *variance)
+static void
+group_stats (const Forward *f, const View *v, gint64 g, double *mean, double *variance)
 {
   double m2[MAX_LANES] = { 0 }, count = 0;
-  gint64 stride = v->groups * v->pixels * lanes;
-  for (int l = 0; l < lanes; l++)
+  for (int l = 0; l < v->lanes; l++)
     mean[l] = 0;
   for (gint64 i = 0; i < v->n; i++)
     {
-      const float *at = x + i * stride + g * v->pixels * lanes;
+      const float *x = f->x + plane_at (v, i, g);
       float sum[MAX_LANES], local[MAX_LANES], squares[MAX_LANES];
-      sum_lanes (at, v->pixels, lanes, sum);
-      for (int l = 0; l < lanes; l++)
+      f->k->sum (x, v->pixels, sum);
+      for (int l = 0; l < v->lanes; l++)
         local[l] = sum[l] / (float) v->pixels;
-      square_lanes (at, local, v->pixels, lanes, squares);
+      f->k->squares (x, local, v->pixels, squares);
       double n = (double) v->pixels, total = count + n;
-      for (int l = 0; l < lanes; l++)
+      for (int l = 0; l < v->lanes; l++)
         {
           /* squares are around the rounded local mean: correct for what the rounding left */
           double exact = (double) sum[l] / n, off = exact - (double) local[l], delta = exact - mean[l];
@@ -90,144 +231,99 @@ group_stats (const float *x, const View *v, gint64 g, const int lanes, double *m
         }
       count = total;
     }
-  for (int l = 0; l < lanes; l++)
+  for (int l = 0; l < v->lanes; l++)
     variance[l] = MAX (m2[l], 0) / count;
 }
 
-static inline __attribute__ ((always_inline)) void
-scale_lanes (const float *x, float *restrict y, const float *a, const float *b, gint64 pixels, const int lanes)
+/* What becomes of channel C, and y = A x + B */
+static void
+forward_channel (const Forward *f, gint64 c, double mean, double variance, double count, float *a, float *b)
 {
-  for (gint64 p = 0; p < pixels; p++)
-    for (int l = 0; l < lanes; l++)
-      y[p * lanes + l] = x[p * lanes + l] * a[l] + b[l];
+  double momentum = f->attr->momentum;
+  float old_mean = f->mean[c], old_variance = f->variance[c];     /* before the new ones, which may be written in place */
+  if (!f->attr->training)
+    {
+      mean = old_mean;
+      variance = old_variance;
+    }
+  double r = 1 / sqrt (variance + f->attr->eps);
+  *a = (float) (f->scale[c] * r);
+  *b = (float) (f->shift[c] - mean * f->scale[c] * r);
+  if (f->batch_mean)
+    f->batch_mean[c] = (float) mean;
+  if (f->rstd)
+    f->rstd[c] = (float) r;
+  if (f->new_mean)
+    f->new_mean[c] = f->attr->training ? (float) ((1 - momentum) * old_mean + momentum * mean) : old_mean;
+  if (f->new_variance)
+    f->new_variance[c] = f->attr->training ? (float) ((1 - momentum) * old_variance + momentum * variance * count / MAX (count - 1, 1)) : old_variance;
 }
 
-typedef struct
+static void
+forward_group (const Forward *f, const View *v, gint64 g)
 {
-  const float *x, *scale, *shift, *mean, *variance;
-  float *y, *batch_mean, *rstd, *new_mean, *new_variance;
-  const HeddleBatchNormAttr *attr;
-} Forward;
-
-static inline __attribute__ ((always_inline)) void
-forward_group (const Forward *f, const View *v, gint64 g, const int lanes)
-{
-  double mean[MAX_LANES], variance[MAX_LANES], count = (double) (v->n * v->pixels), momentum = f->attr->momentum;
+  double mean[MAX_LANES] = { 0 }, variance[MAX_LANES] = { 0 };
   float a[MAX_LANES], b[MAX_LANES];
   if (f->attr->training)
-    group_stats (f->x, v, g, lanes, mean, variance);
-  for (int l = 0; l < lanes; l++)
-    {
-      gint64 c = g * lanes + l;
-      float old_mean = f->mean[c], old_variance = f->variance[c];     /* before the new ones, which may be written in place */
-      if (!f->attr->training)
-        {
-          mean[l] = old_mean;
-          variance[l] = old_variance;
-        }
-      double r = 1 / sqrt (variance[l] + f->attr->eps);
-      a[l] = (float) (f->scale[c] * r);
-      b[l] = (float) (f->shift[c] - mean[l] * f->scale[c] * r);
-      if (f->batch_mean)
-        f->batch_mean[c] = (float) mean[l];
-      if (f->rstd)
-        f->rstd[c] = (float) r;
-      if (f->new_mean)
-        f->new_mean[c] = f->attr->training ? (float) ((1 - momentum) * old_mean + momentum * mean[l]) : old_mean;
-      if (f->new_variance)
-        f->new_variance[c] = f->attr->training ? (float) ((1 - momentum) * old_variance + momentum * variance[l] * count / MAX (count - 1, 1)) : old_variance;
-    }
+    group_stats (f, v, g, mean, variance);
+  for (int l = 0; l < v->lanes; l++)
+    forward_channel (f, g * v->lanes + l, mean[l], variance[l], (double) (v->n * v->pixels), &a[l], &b[l]);
   for (gint64 i = 0; f->y && i < v->n; i++)
     {
-      gint64 at = (i * v->groups + g) * v->pixels * lanes;
-      scale_lanes (f->x + at, f->y + at, a, b, v->pixels, lanes);
+      gint64 at = plane_at (v, i, g), out = f->index ? pooled_at (v, i, g) : at;
+      Plane q = { f->x + at, a, b, f->residual ? f->residual + at : NULL, f->y + out, f->index ? f->index + out : NULL, f->relu, v->pixels, v->h, v->w };
+      f->k->apply (&q);
     }
 }
-
-VECTOR static void forward_1 (const Forward *f, const View *v, gint64 g) { forward_group (f, v, g, 1); }
-VECTOR static void forward_8 (const Forward *f, const View *v, gint64 g) { forward_group (f, v, g, 8); }
-VECTOR static void forward_16 (const Forward *f, const View *v, gint64 g) { forward_group (f, v, g, 16); }
 
 static void
 run_batch_norm (CpuPlan *plan, Step *step)
 {
   View v = view_of (plan, &step->in[0]);
-  Forward f = { IN (0), IN (1), IN (2), IN (3), IN (4), OUT (0), OUT (1), OUT (2), OUT (3), OUT (4), step->op->attr };
-#pragma omp parallel for schedule(static) if (v.n * v.groups * v.pixels * v.lanes >= PARALLEL_MIN)
+  Forward f = { kernels_for (v.lanes), IN (0), IN (1), IN (2), IN (3), IN (4), IN (5), OUT (0), OUT (1), OUT (2), OUT (3), OUT (4), OUT (5), GPOINTER_TO_INT (step->data), step->op->attr };
+#pragma omp parallel for schedule(dynamic, 1) if (v.n * v.groups * v.pixels * v.lanes >= PARALLEL_MIN)
   for (gint64 g = 0; g < v.groups; g++)
-    (v.lanes == 1 ? forward_1 : v.lanes == 8 ? forward_8 : forward_16) (&f, &v, g);
+    forward_group (&f, &v, g);
 }
 
 /* ---- backward ---- */
 
 typedef struct
 {
-  const float *dy, *x, *scale, *mean, *rstd;
-  float *dx, *dscale, *dshift;
+  const Kernels *k;
+  const float *dy, *x, *scale, *mean, *rstd, *relu_y;
+  float *dx, *dscale, *dshift, *masked;
+  const guint8 *index;
   gboolean training;
 } Backward;
 
-/* sum of dy and of dy (x - mean) over one image's pixels */
-static inline __attribute__ ((always_inline)) void
-grad_lanes (const float *dy, const float *x, const float *mean, gint64 pixels, const int lanes, float *restrict sum, float *restrict dot)
+static GradientPlane
+gradient_plane (const Backward *f, const View *v, gint64 i, gint64 g)
 {
-  float s[MAX_LANES] = { 0 }, d[MAX_LANES] = { 0 }, m[MAX_LANES];
-  gint64 width = lanes == 1 ? MAX_LANES : lanes, whole = lanes == 1 ? pixels / width : pixels;
-  for (int l = 0; l < MAX_LANES; l++)
-    m[l] = mean[lanes == 1 ? 0 : l % lanes];
-  for (gint64 p = 0; p < whole; p++)
-    for (int l = 0; l < (lanes == 1 ? MAX_LANES : lanes); l++)
-      {
-        s[l] += dy[p * width + l];
-        d[l] += dy[p * width + l] * (x[p * width + l] - m[l]);
-      }
-  for (int l = 0; l < lanes; l++)
-    {
-      sum[l] = s[l];
-      dot[l] = d[l];
-    }
-  if (lanes == 1)
-    {
-      for (int l = 1; l < MAX_LANES; l++)
-        {
-          sum[0] += s[l];
-          dot[0] += d[l];
-        }
-      for (gint64 p = whole * width; p < pixels; p++)
-        {
-          sum[0] += dy[p];
-          dot[0] += dy[p] * (x[p] - m[0]);
-        }
-    }
+  gint64 at = plane_at (v, i, g), in = f->index ? pooled_at (v, i, g) : at;
+  return (GradientPlane) { f->dy + in, f->x + at, f->relu_y ? f->relu_y + at : NULL, f->masked ? f->masked + at : NULL, f->index ? f->index + in : NULL,
+                           f->dx ? f->dx + at : NULL, v->pixels, v->h, v->w };
 }
 
-static inline __attribute__ ((always_inline)) void
-input_lanes (const float *dy, const float *x, float *restrict dx, const float *a, const float *b, const float *k, gint64 pixels, const int lanes)
-{
-  for (gint64 p = 0; p < pixels; p++)
-    for (int l = 0; l < lanes; l++)
-      dx[p * lanes + l] = dy[p * lanes + l] * a[l] + x[p * lanes + l] * b[l] + k[l];
-}
-
-static inline __attribute__ ((always_inline)) void
-backward_group (const Backward *f, const View *v, gint64 g, const int lanes)
+static void
+backward_group (const Backward *f, const View *v, gint64 g)
 {
   double sum[MAX_LANES] = { 0 }, dot[MAX_LANES] = { 0 }, count = (double) (v->n * v->pixels);
   float a[MAX_LANES], b[MAX_LANES], k[MAX_LANES];
   for (gint64 i = 0; i < v->n; i++)
     {
-      gint64 at = (i * v->groups + g) * v->pixels * lanes;
+      GradientPlane q = gradient_plane (f, v, i, g);
       float s[MAX_LANES], d[MAX_LANES];
-      grad_lanes (f->dy + at, f->x + at, f->mean + g * lanes, v->pixels, lanes, s, d);
-      for (int l = 0; l < lanes; l++)
+      f->k->sums (&q, f->mean + g * v->lanes, s, d);
+      for (int l = 0; l < v->lanes; l++)
         {
           sum[l] += s[l];
           dot[l] += d[l];
         }
     }
-  for (int l = 0; l < lanes; l++)
+  for (int l = 0; l < v->lanes; l++)
     {
-      gint64 c = g * lanes + l;
+      gint64 c = g * v->lanes + l;
       double r = f->rstd[c], slope = f->scale[c] * r, per = f->training ? slope * r * r * dot[l] / count : 0;
       a[l] = (float) slope;
       b[l] = (float) -per;
@@ -239,23 +335,150 @@ backward_group (const Backward *f, const View *v, gint64 g, const int lanes)
     }
   for (gint64 i = 0; f->dx && i < v->n; i++)
     {
-      gint64 at = (i * v->groups + g) * v->pixels * lanes;
-      input_lanes (f->dy + at, f->x + at, f->dx + at, a, b, k, v->pixels, lanes);
+      GradientPlane q = gradient_plane (f, v, i, g);
+      f->k->input (&q, a, b, k);
     }
 }
-
-VECTOR static void backward_1 (const Backward *f, const View *v, gint64 g) { backward_group (f, v, g, 1); }
-VECTOR static void backward_8 (const Backward *f, const View *v, gint64 g) { backward_group (f, v, g, 8); }
-VECTOR static void backward_16 (const Backward *f, const View *v, gint64 g) { backward_group (f, v, g, 16); }
 
 static void
 run_batch_norm_grad (CpuPlan *plan, Step *step)
 {
   View v = view_of (plan, &step->in[1]);
-  Backward f = { IN (0), IN (1), IN (2), IN (3), IN (4), OUT (0), OUT (1), OUT (2), ((const HeddleBatchNormAttr *) step->op->attr)->training };
-#pragma omp parallel for schedule(static) if (v.n * v.groups * v.pixels * v.lanes >= PARALLEL_MIN)
+  Backward f = { kernels_for (v.lanes), IN (0), IN (1), IN (2), IN (3), IN (4), IN (5), OUT (0), OUT (1), OUT (2), OUT (3), IN (6),
+                 ((const HeddleBatchNormAttr *) step->op->attr)->training };
+#pragma omp parallel for schedule(dynamic, 1) if (v.n * v.groups * v.pixels * v.lanes >= PARALLEL_MIN)
   for (gint64 g = 0; g < v.groups; g++)
-    (v.lanes == 1 ? backward_1 : v.lanes == 8 ? backward_8 : backward_16) (&f, &v, g);
+    backward_group (&f, &v, g);
+}
+
+/* ---- what is joined to it ---- */
+
+/* The operations behind a batch norm that its last loop does as well: a residual addition or 2 x 2 max pooling, then relu. */
+typedef struct { const HeddleOp *add, *pool, *relu; const HeddleValue *residual; HeddleValue *y; } Tail;
+
+static gboolean
+is_code (const HeddleOp *op, HeddleOpCode code)
+{
+  return op && op->info->code == code;
+}
+
+static Tail
+find_tail (const CpuCompiler *c, const HeddleOp *op)
+{
+  Tail t = { .y = op->out[0] };
+  const HeddleOp *next = op->out[0]->dtype == HEDDLE_F32 ? cpu_only_user (c, op->out[0]) : NULL;
+  if (is_code (next, HEDDLE_OP_ADD) && next->in[0] != next->in[1])
+    {
+      const HeddleValue *other = next->in[next->in[0] == t.y ? 1 : 0];
+      gboolean ready = other->producer ? other->producer->id < op->id : TRUE;
+      if (ready && heddle_shape_equal (&other->shape, &t.y->shape))
+        {
+          t.add = next;
+          t.residual = other;
+        }
+    }
+  else if (is_code (next, HEDDLE_OP_MAX_POOL) && cpu_pool_is_2x2 (next->attr) && cpu_made ((CpuCompiler *) c, op->in[0])->layout->kind == LAYOUT_BLOCKED)
+    t.pool = next;
+  if (t.add || t.pool)
+    {
+      t.y = next->out[0];
+      next = cpu_only_user (c, t.y);
+    }
+  if (is_code (next, HEDDLE_OP_RELU))
+    {
+      t.relu = next;
+      t.y = next->out[0];
+    }
+  return t;
+}
+
+static const char *
+tail_name (const Tail *t)
+{
+  return t->add && t->relu ? "batch norm+add+relu" : t->add ? "batch norm+add" : t->pool && t->relu ? "batch norm+max pool+relu" : t->pool ? "batch norm+max pool"
+         : t->relu ? "batch norm+relu" : "batch norm";
+}
+
+/* in: x, scale, shift, mean, variance, [residual]; out: y, batch mean, rstd, new mean, new variance, [places of maxima] */
+static void
+emit_forward (CpuCompiler *c, const HeddleOp *op)
+{
+  const Layout *layout = cpu_made (c, op->in[0])->layout;
+  Tail t = find_tail (c, op);
+  Operand in[STEP_OPERANDS] = { 0 }, out[STEP_OPERANDS] = { 0 };
+  for (guint i = 0; i < 5; i++)
+    in[i] = cpu_form (c, op->in[i], HEDDLE_F32, i == 0 && op->in[0]->shape.rank == 4 ? layout : &cpu_plain);
+  if (t.residual)
+    in[5] = cpu_form (c, t.residual, HEDDLE_F32, in[0].layout);
+  for (guint i = 0; i < 5; i++)
+    {
+      const HeddleValue *v = i == 0 ? t.y : op->out[i];
+      if (v->n_uses)
+        out[i] = cpu_target (c, v, HEDDLE_F32, i == 0 ? in[0].layout : &cpu_plain);
+    }
+  if (t.pool)
+    out[5] = cpu_target (c, t.pool->out[1], HEDDLE_U8, in[0].layout);
+  Step *step = cpu_step_new (c->plan, op, tail_name (&t), run_batch_norm);
+  memcpy (step->in, in, sizeof in);
+  memcpy (step->out, out, sizeof out);
+  step->n_in = step->n_out = 6;
+  step->data = GINT_TO_POINTER (t.relu != NULL);
+  for (guint i = 0; i < 6; i++)
+    if (out[i].where)
+      cpu_made_as (c, i == 0 ? t.y : i == 5 ? t.pool->out[1] : op->out[i], out[i]);
+  const HeddleOp *joined[] = { t.add, t.pool, t.relu };
+  for (guint i = 0; i < G_N_ELEMENTS (joined); i++)
+    if (joined[i])
+      cpu_mark_done (c, joined[i]);
+}
+
+/* in: dy, x, scale, mean, rstd, [y of relu], [places of maxima]; out: dx, dscale, dshift, [the gradient after relu] */
+static void
+emit_backward (CpuCompiler *c, const HeddleOp *op)
+{
+  const Layout *layout = op->in[1]->shape.rank == 4 ? cpu_made (c, op->in[1])->layout : &cpu_plain;
+  const HeddleOp *before = cpu_left_out (c, op->in[0]);
+  gboolean pooled = is_code (before, HEDDLE_OP_MAX_POOL_GRAD), masked = before && !pooled, elsewhere = masked && op->in[0]->n_uses > 1;
+  Operand in[STEP_OPERANDS] = { 0 }, out[STEP_OPERANDS] = { 0 };
+  in[0] = cpu_form (c, before ? before->in[0] : op->in[0], HEDDLE_F32, layout);
+  for (guint i = 1; i < 5; i++)
+    in[i] = cpu_form (c, op->in[i], HEDDLE_F32, i == 1 ? layout : &cpu_plain);
+  if (masked)
+    in[5] = cpu_form (c, before->in[1], HEDDLE_F32, layout);
+  if (pooled)
+    in[6] = cpu_form (c, before->in[1], HEDDLE_U8, layout);
+  for (guint i = 0; i < 3; i++)
+    if (op->out[i]->n_uses)
+      out[i] = cpu_target (c, op->out[i], HEDDLE_F32, i == 0 ? layout : &cpu_plain);
+  if (masked)
+    out[3] = elsewhere || !out[0].where ? cpu_target (c, op->in[0], HEDDLE_F32, layout) : out[0];
+  Step *step = cpu_step_new (c->plan, op, pooled ? "batch norm, pooled" : masked ? "batch norm, relu" : "batch norm", run_batch_norm_grad);
+  memcpy (step->in, in, sizeof in);
+  memcpy (step->out, out, sizeof out);
+  step->n_in = 7;
+  step->n_out = 4;
+  for (guint i = 0; i < 3; i++)
+    if (out[i].where)
+      cpu_made_as (c, op->out[i], out[i]);
+  if (elsewhere)
+    cpu_made_as (c, op->in[0], out[3]);
+}
+
+/* Can relu's or max pooling's gradient OP be left to the batch norm that is first to read it? */
+gboolean
+cpu_norm_takes (CpuCompiler *c, const HeddleOp *op)
+{
+  const HeddleValue *d = op->out[0];
+  const GPtrArray *users = c->users[d->id];
+  const HeddleOp *norm = users && users->len ? users->pdata[0] : NULL;
+  gboolean relu = op->info->code == HEDDLE_OP_RELU_GRAD;
+  gboolean ok = c->device->flags.fusion && is_code (norm, HEDDLE_OP_BATCH_NORM_GRAD) && norm->in[0] == d && norm->in[1] != d && d->dtype == HEDDLE_F32 && !c->forward[d->id];
+  if (ok && relu)
+    ok = users->len == d->n_uses && heddle_shape_equal (&op->in[0]->shape, &d->shape);
+  else if (ok)
+    ok = cpu_only_user (c, d) && cpu_pool_is_2x2 (op->attr) && cpu_made (c, norm->in[1])->layout->kind == LAYOUT_BLOCKED
+         && cpu_made (c, op->in[1])->layout->kind == LAYOUT_BLOCKED;
+  return ok;
 }
 
 gboolean
@@ -263,9 +486,9 @@ cpu_emit_norm (CpuCompiler *c, const HeddleOp *op)
 {
   gboolean ok = TRUE;
   if (op->info->code == HEDDLE_OP_BATCH_NORM)
-    cpu_simple (c, op, "batch norm", run_batch_norm, cpu_made (c, op->in[0])->layout);
+    emit_forward (c, op);
   else if (op->info->code == HEDDLE_OP_BATCH_NORM_GRAD)
-    cpu_simple (c, op, "batch norm", run_batch_norm_grad, cpu_made (c, op->in[1])->layout);
+    emit_backward (c, op);
   else
     ok = FALSE;
   return ok;

@@ -258,7 +258,7 @@ cpu_emit_pool (CpuCompiler *c, const HeddleOp *op)
     {
     case HEDDLE_OP_MAX_POOL: cpu_simple (c, op, "max pool", run_max_pool, cpu_made (c, op->in[0])->layout); break;
     case HEDDLE_OP_MAX_POOL_GRAD:
-      if (c->device->flags.fusion && cpu_direct_takes_pooled (c, op))
+      if (cpu_direct_takes_pooled (c, op) || cpu_norm_takes (c, op))
         cpu_mark_done (c, op);
       else
         cpu_simple (c, op, "max pool", run_max_pool_grad, cpu_made (c, op->in[1])->layout);
