@@ -29,7 +29,7 @@ says "--set reaches any option" 'image f32 32x1x28x28' check $fm --set prefetch.
 says "--arg reaches the script" '\[E1 B1\]' run $fm --arg epochs=1 --set train.max_steps=2 --set logger.interval=1
 says "graph draws text" 'prefetch .*<- dataset' graph $fm
 says "graph --dot" '^digraph heddle' graph $fm --dot
-says "graph --program shows layouts and offsets" 'conv2d .*\[.*@' graph $fm --program
+says "graph --program shows layouts and offsets" 'linear .*\[.*@' graph $fm --program
 "$HEDDLE" graph $fm --json >out 2>err && check "graph --json is JSON" is_json whole <out
 "$HEDDLE" graph $fm --json --dot >out 2>err; [ $? = 2 ] && ok "one drawing at a time" || not_ok "one drawing at a time"
 says "inspect lists plugins" 'lenet .*LeNet-5' inspect
