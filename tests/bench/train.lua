@@ -22,7 +22,7 @@ local data = {
   lenet = fashion, mlp = fashion, cnn = fashion, resnet18 = large, mobilenet = large,
   tiny = function () return h.dataset "resident" { path = root, shape = { 8 }, classes = 8 } end,
   resnet20 = function () return h.dataset "cifar" { root = root, split = "train" } end,
-  gpt = function () return h.dataset "text" { path = root, context = 128 } end,
+  gpt = function () return h.dataset "text" { file = root, window = 128 } end,
 }
 -- read on the training thread: both sides use just as many threads as they say
 local batch = h.prefetch { data[model] (), batch_size = batch_size, shuffle = true, drop_last = true, num_workers = 0 }
