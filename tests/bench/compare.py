@@ -142,14 +142,14 @@ def processor():
     name = next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), platform.machine())
     flags = next((line for line in lines if line.startswith('flags')), '')
     has = [n for n in ('avx2', 'fma', 'avx512f', 'avx512_bf16', 'avx512_vnni', 'amx_tile', 'amx_bf16') if n in flags.split()]
-    return f'{name} ({", ".join(has)}), {os.cpu_count()} CPUs, {len(os.sched_getaffinity(0))} allowed'
+    return '%s (%s), %d CPUs, %d allowed' % (name, ', '.join(has), os.cpu_count(), len(os.sched_getaffinity(0)))
 
 
 def versions(opt, pythons):
     doctor = [line.strip() for line in run([real_program(opt.heddle), 'doctor'], environment(opt), check=False)[0].splitlines()]
     found = [line for line in doctor if line.startswith(('heddle ', 'oneDNN', 'instruction set'))]
     found[0] = ' '.join(found[0].split()[:2]).rstrip(',') if found else 'heddle ?'
-    theirs = [f'PyTorch {v} ({run([p, "-c", ONEDNN])[0].strip()})' for p, v in pythons.items()]
+    theirs = ['PyTorch %s (%s)' % (v, run([p, '-c', ONEDNN])[0].strip()) for p, v in pythons.items()]
     return '; '.join(found + theirs)
 
 

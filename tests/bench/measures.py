@@ -247,18 +247,22 @@ def cell(values):
 
 
 def against(v):
-    return '- | -' if v['ratio'] is None else f'**{v["ratio"]:.2f}** [{v["low"]:.2f}-{v["high"]:.2f}] | {v["target"]:g}: {"met" if v["met"] else f"missed by {100 * (1 - v["ratio"] / v["target"]):.0f} %"}'
+    if v['ratio'] is None:
+        return '- | -'
+    missed = 100 * (1 - v['ratio'] / v['target'])
+    return '**%.2f** [%.2f-%.2f] | %g: %s' % (v['ratio'], v['low'], v['high'], v['target'], 'met' if v['met'] else 'missed by %.0f %%' % missed)
 
 
 def line(r):
     if r['kind'] == 'missing':
-        return f'| {r["title"]} | {r["threads"]} | {r["notes"][0]} | | | | | | | |'
+        return '| %s | %d | %s | | | | | | | |' % (r['title'], r['threads'], r['notes'][0])
     title = r['title'] + (', beside an endless loop on one CPU' if r['kind'] == 'beside' else '')
-    m = r['memory']
-    memory = f'{m["heddle_mib"]:.0f} / {m["torch_mib"]:.0f} = {m["ratio"]:.2f} ({m["target"]:g}: {"met" if m["met"] else "missed"})' if m else '-'
-    if 'kept' in r:
-        memory = 'keeps ' + ', '.join(f'{n} {100 * v:.0f} %' for n, v in r['kept'].items())
-    return f'| {title} | {r["threads"]} | {cell(r["heddle"])} | {cell(r["eager"])} | {against(r["against_eager"])} | {cell(r["compile"])} | {against(r["against_compile"])} | {memory} |'
+    m, memory = r['memory'], '-'
+    if m:
+        memory = '%.0f / %.0f = %.2f (%g: %s)' % (m['heddle_mib'], m['torch_mib'], m['ratio'], m['target'], 'met' if m['met'] else 'missed')
+    elif 'kept' in r:
+        memory = 'keeps ' + ', '.join('%s %.0f %%' % (n, 100 * v) for n, v in r['kept'].items())
+    return '| ' + ' | '.join([title, str(r['threads']), cell(r['heddle']), cell(r['eager']), against(r['against_eager']), cell(r['compile']), against(r['against_compile']), memory]) + ' |'
 
 
 def table(tools, opt, pythons, record):

@@ -63,7 +63,7 @@ def print_rows(title, rows, ceiling):
     print(f'\n#### {title}: {total:.3f} ms a step in kernels\n\n| operation | calls | ms a step | share | GFLOP/s | of sgemm |\n| --- | --- | --- | --- | --- | --- |')
     for name, calls, ms, flops in sorted(rows, key=lambda r: -r[2])[:20]:
         rate = flops / ms / 1e6 if flops and ms else None
-        print(f'| {name} | {calls:.0f} | {ms:.3f} | {100 * ms / total:.0f} % | ' + (f'{rate:.1f} | {100 * rate / ceiling:.0f} % |' if rate else '| |'))
+        print('| %s | %.0f | %.3f | %.0f %% | ' % (name, calls, ms, 100 * ms / total) + ('%.1f | %.0f %% |' % (rate, 100 * rate / ceiling) if rate else '| |'))
 
 
 def show(tools, opt, pythons):
