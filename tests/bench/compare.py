@@ -6,31 +6,40 @@ import argparse
 import json
 import os
 import platform
-import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
+import measures
+import profiles
+from rows import ROWS
+
 HERE = os.path.dirname(os.path.abspath(__file__))
-# batches to train, batches to a measurement
-STEPS = dict(lenet=(500, 50), cnn=(36, 6), resnet20=(30, 5))
+ONEDNN = 'import torch, re; print("oneDNN " + (re.findall(r"MKL-DNN v([0-9.]+)", torch.__config__.show()) or ["?"])[0])'
 
 
 def options():
     ap = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    programs = os.environ.get('HEDDLE_BENCH_PROGRAMS', os.path.join(HERE, '..', '..', 'build', 'tests', 'bench'))
     ap.add_argument('--heddle', default=os.environ.get('HEDDLE', 'heddle'))
-    ap.add_argument('--bench-loader', default=os.environ.get('HEDDLE_BENCH_LOADER'))
+    ap.add_argument('--programs', default=programs, help='folder of bench-loader, bench-update, ceilings')
     ap.add_argument('--torch', default=os.environ.get('HEDDLE_TORCH_PYTHON', 'python3'), help='Python programs that have PyTorch, separated by colons')
     ap.add_argument('--root', default='/usr/share/datasets/fashion-mnist', help='folder of Fashion-MNIST')
     ap.add_argument('--rounds', type=int, default=3)
-    ap.add_argument('--models', default='lenet,cnn,resnet20')
+    ap.add_argument('--rows', '--models', default=','.join([*ROWS, 'adamw']), help='some of ' + ', '.join([*ROWS, 'adamw']))
     ap.add_argument('--threads', default='1,2')
     ap.add_argument('--parts', default='train,start,loader')
-    ap.add_argument('--scale', type=float, default=1.0, help='more or fewer batches')
-    ap.add_argument('--json', help='write every single measurement to this file')
-    return ap.parse_args()
+    ap.add_argument('--turn', type=float, default=1.0, help='seconds of a contender in a round')
+    ap.add_argument('--no-neighbour', action='store_true', help='leave out the rows beside an endless loop')
+    ap.add_argument('--profile', metavar='ROW', help="where the time of one row goes, on both sides, against this machine's ceilings")
+    ap.add_argument('--json', help='write everything measured to this file')
+    opt = ap.parse_args()
+    unknown = [n for n in opt.rows.split(',') + [opt.profile or 'lenet'] if n not in ROWS and n != 'adamw']
+    if unknown:
+        ap.error(f'no row "{unknown[0]}"; there are {", ".join([*ROWS, "adamw"])}')
+    return opt
 
 
 # ---------------------------------------------------------------- running
@@ -45,26 +54,27 @@ def environment(opt):
     env = dict(os.environ)
     folders = [os.path.join(os.path.dirname(os.path.abspath(opt.heddle)), '.libs'), env.get('LD_LIBRARY_PATH', '')]
     env['LD_LIBRARY_PATH'] = ':'.join(f for f in folders if f)
+    env['HEDDLE_PLUGIN_PATH'] = os.path.join(opt.programs, '.libs')      # dataset-resident
     return env
 
 
-def run(command, env=None):
-    """Runs a program; its output, and the peak of its resident memory in MiB."""
+def run(command, env=None, check=True):
+    """Runs a program; its output, the peak of its resident memory in MiB, its status."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = subprocess.Popen(command, stdout=out, stderr=err, env=env)
         _, status, usage = os.wait4(child.pid, 0)
         out.seek(0), err.seek(0)
         text, errors = out.read().decode(), err.read().decode()
-        if status:
+        if status and check:
             sys.exit(f'{" ".join(command)}\n{text}{errors}')
-        return text, errors, usage.ru_maxrss / 1024
+        return text, errors, usage.ru_maxrss / 1024, status
 
 
 def heddle_train(opt, model, root, threads, steps, every):
     with tempfile.TemporaryDirectory() as folder:
         log = os.path.join(folder, 'bench.jsonl')
         args = dict(model=model, root=root, threads=threads, steps=steps, every=every, log=log)
-        _, errors, rss = run([real_program(opt.heddle), 'run', os.path.join(HERE, 'train.lua')] + [w for k, v in args.items() for w in ('--arg', f'{k}={v}')],
+        _, errors, rss, _ = run([real_program(opt.heddle), 'run', os.path.join(HERE, 'train.lua')] + [w for k, v in args.items() for w in ('--arg', f'{k}={v}')],
                              dict(environment(opt), HEDDLE_FIRST_STEP='1'))
         with open(log) as f:
             events = [json.loads(line) for line in f]
@@ -74,18 +84,9 @@ def heddle_train(opt, model, root, threads, steps, every):
 
 
 def torch_train(python, model, root, threads, steps, every, *more):
-    text, _, rss = run([python, os.path.join(HERE, 'peer_train.py'), '--model', model, '--root', root, '--threads', str(threads), '--steps', str(steps),
+    text, _, rss, _ = run([python, os.path.join(HERE, 'peer_train.py'), '--model', model, '--root', root, '--threads', str(threads), '--steps', str(steps),
                         '--every', str(every), *more])
     return dict(json.loads(text), peak_rss_mib=rss)
-
-
-def made_up_cifar(folder):
-    """CIFAR-10's file format with random pixels: both sides read the same bytes."""
-    source = random.Random(1)
-    for i in range(1, 6):
-        with open(os.path.join(folder, f'data_batch_{i}.bin'), 'wb') as f:
-            for _ in range(1000):
-                f.write(bytes([source.randrange(10)]) + source.randbytes(3072))
 
 
 # ---------------------------------------------------------------- tables
@@ -104,23 +105,7 @@ def version(python):
 
 
 def training(opt, pythons, record):
-    print('\n### Training speed, samples/s\n')
-    print('Batch 64, f32; reading and normalising the batches included on both sides, on the same threads. PyTorch: the better of its two layouts (NCHW, channels_last) in each round.\n')
-    print('| network | threads | Heddle | ' + ' | '.join(f'PyTorch {v} | ratio' for v in pythons.values()) + ' |\n| --- | --- | --- |' + ' --- | --- |' * len(pythons))
-    with tempfile.TemporaryDirectory() as cifar:
-        made_up_cifar(cifar)
-        for model in opt.models.split(','):
-            steps, every = (max(1, int(n * opt.scale)) for n in STEPS[model])
-            for threads in map(int, opt.threads.split(',')):
-                root = cifar if model == 'resnet20' else opt.root
-                ours, theirs = [], {p: [] for p in pythons}
-                for _ in range(opt.rounds):
-                    ours.append(heddle_train(opt, model, root, threads, steps, every)['samples_per_s'])
-                    for p in pythons:
-                        layouts = [torch_train(p, model, root, threads, steps, every, *flag)['samples_per_s'] for flag in ((), ('--channels-last',))]
-                        record.append(dict(part='train', model=model, threads=threads, torch=pythons[p], heddle=ours[-1], nchw=layouts[0], channels_last=layouts[1]))
-                        theirs[p].append(max(layouts))
-                print(f'| {model} | {threads} | {middle(ours)} | ' + ' | '.join(f'{middle(theirs[p])} | {ratio(ours, theirs[p])}' for p in pythons) + ' |', flush=True)
+    measures.table(sys.modules[__name__], opt, pythons, record)
 
 
 def starting(opt, pythons, record):
@@ -144,7 +129,7 @@ def loading(opt, pythons, record):
     print('| Heddle | ' + ' | '.join(f'PyTorch {v} | ratio' for v in pythons.values()) + ' |\n| --- |' + ' --- | --- |' * len(pythons))
     ours, theirs = [], {p: [] for p in pythons}
     for _ in range(opt.rounds):
-        ours.append(json.loads(run([real_program(opt.bench_loader), opt.root, '1'], environment(opt))[0])['samples_per_s'])
+        ours.append(json.loads(run([real_program(os.path.join(opt.programs, 'bench-loader')), opt.root, '1'], environment(opt))[0])['samples_per_s'])
         for p in pythons:
             theirs[p].append(json.loads(run([p, os.path.join(HERE, 'peer_loader.py'), '--root', opt.root])[0])['samples_per_s'])
             record.append(dict(part='loader', torch=pythons[p], heddle=ours[-1], peer=theirs[p][-1]))
@@ -156,22 +141,30 @@ def processor():
         lines = f.read().splitlines()
     name = next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), platform.machine())
     flags = next((line for line in lines if line.startswith('flags')), '')
-    widest = next((n for n in ('avx512f', 'avx2', 'avx') if n in flags.split()), 'none')
-    return f'{name} ({widest}), {os.cpu_count()} CPUs'
+    has = [n for n in ('avx2', 'fma', 'avx512f', 'avx512_bf16', 'avx512_vnni', 'amx_tile', 'amx_bf16') if n in flags.split()]
+    return '%s (%s), %d CPUs, %d allowed' % (name, ', '.join(has), os.cpu_count(), len(os.sched_getaffinity(0)))
+
+
+def versions(opt, pythons):
+    doctor = [line.strip() for line in run([real_program(opt.heddle), 'doctor'], environment(opt), check=False)[0].splitlines()]
+    found = [line for line in doctor if line.startswith(('heddle ', 'oneDNN', 'instruction set'))]
+    found[0] = ' '.join(found[0].split()[:2]).rstrip(',') if found else 'heddle ?'
+    theirs = ['PyTorch %s (%s)' % (v, run([p, '-c', ONEDNN])[0].strip()) for p, v in pythons.items()]
+    return '; '.join(found + theirs)
 
 
 def main(opt):
     record, pythons = [], {p: version(p) for p in opt.torch.split(':') if p}
-    print(f'{time.strftime("%Y-%m-%d")}, {processor()}, load {os.getloadavg()[0]:.1f} at the start; {opt.rounds} rounds; medians [smallest-largest].')
+    head = dict(date=time.strftime('%Y-%m-%d'), processor=processor(), versions=versions(opt, pythons), load=os.getloadavg()[0], rounds=opt.rounds)
+    print(f'{head["date"]}, {head["processor"]}, load {head["load"]:.1f} at the start; {head["versions"]}; {opt.rounds} rounds; medians [smallest-largest].')
+    if opt.profile:
+        record.append(profiles.show(sys.modules[__name__], opt, pythons))
     for part, function in (('train', training), ('start', starting), ('loader', loading)):
-        if part in opt.parts.split(','):
-            if part == 'loader' and not opt.bench_loader:
-                print('\n(loader: no --bench-loader)')
-            else:
-                function(opt, pythons, record)
+        if part in opt.parts.split(',') and not opt.profile:
+            function(opt, pythons, record)
     if opt.json:
         with open(opt.json, 'w') as f:
-            f.writelines(json.dumps(r) + '\n' for r in record)
+            json.dump(dict(head, results=record), f, indent=1)
 
 
 if __name__ == '__main__':

@@ -28,3 +28,22 @@ def load_cifar(folder):
 
 def normalise(x, mean, std):
     return x.float().div_(255).sub_(mean).div_(std)
+
+
+def load_resident(path, shape):
+    """Records of dataset-resident: images (N, shape) u8, labels (N) i64."""
+    count = 1
+    for n in shape:
+        count *= n
+    with open(path, 'rb') as f:
+        rows = torch.frombuffer(bytearray(f.read()), dtype=torch.uint8).view(-1, 4 + count)
+    labels = rows[:, :4].contiguous().view(torch.int32).view(-1).long()
+    return rows[:, 4:].contiguous().view(-1, *shape), labels
+
+
+def load_text(path):
+    """Characters as numbers in order of code point, i64."""
+    with open(path) as f:
+        letters = f.read()
+    number = {c: i for i, c in enumerate(sorted(set(letters)))}
+    return torch.tensor([number[c] for c in letters])
