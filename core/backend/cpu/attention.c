@@ -45,23 +45,30 @@ keys_end (const Problem *p, gint64 t0, gint64 rows)
 
 typedef struct { float score[ROWS * COLUMNS], top[ROWS], sum[ROWS]; } ForwardTile;
 
-/* Scores of one row become e^(score - new top); returns by what everything before must be multiplied. */
+/* What a query does not see is -infinity; rows are always whole tiles wide, so that loops have no rest. */
+static inline __attribute__ ((always_inline)) void
+mask_row (float *x, gint64 n)
+{
+  for (gint64 j = n; j < COLUMNS; j++)
+    x[j] = -INFINITY;
+}
+
+/* Scores of one row, N of them seen, become e^(score - new top); returns by what everything before must be multiplied. */
 VECTOR static float
-softmax_row (float *restrict x, gint64 n, gint64 columns, float *top, float *sum)
+softmax_row (float *restrict x, gint64 n, float *top, float *sum)
 {
   float m = *top, s = 0;
+  mask_row (x, n);
 #pragma omp simd reduction(max:m)
-  for (gint64 j = 0; j < n; j++)
+  for (int j = 0; j < COLUMNS; j++)
     m = x[j] > m ? x[j] : m;
 #pragma omp simd reduction(+:s)
-  for (gint64 j = 0; j < n; j++)
+  for (int j = 0; j < COLUMNS; j++)
     {
       x[j] = vm_exp (x[j] - m);
       s += x[j];
     }
-  for (gint64 j = n; j < columns; j++)
-    x[j] = 0;
-  float old = *top == -INFINITY ? 0 : expf (*top - m);
+  float old = m == *top ? 1 : vm_exp (*top - m);       /* from -infinity: 0 */
   *sum = *sum * old + s;
   *top = m;
   return old;
@@ -89,7 +96,7 @@ forward_rows (const Problem *p, ForwardTile *tile, const float *q, const float *
       dnnl_sgemm ('N', 'T', rows, columns, p->d, p->scale, q, p->d, k + s0 * p->d, p->d, 0, tile->score, COLUMNS);
       for (gint64 i = 0; i < rows; i++)
         {
-          float old = softmax_row (tile->score + i * COLUMNS, visible (p, t0, s0, i, columns), columns, &tile->top[i], &tile->sum[i]);
+          float old = softmax_row (tile->score + i * COLUMNS, visible (p, t0, s0, i, columns), &tile->top[i], &tile->sum[i]);
           if (s0 && old != 1)
             multiply_row (y + i * p->e, p->e, old);
         }
@@ -136,20 +143,20 @@ dot_row (const float *a, const float *b, gint64 n)
   return s;
 }
 
-/* Scores and dy v^T of one row become probabilities p and p (dp - delta) */
+/* Scores of one row, N of them seen, become probabilities. */
 VECTOR static void
-probability_row (float *restrict p, gint64 n, gint64 columns, float log_sum)
+probability_row (float *restrict p, gint64 n, float log_sum)
 {
-  for (gint64 j = 0; j < n; j++)
+  mask_row (p, n);
+  for (int j = 0; j < COLUMNS; j++)
     p[j] = vm_exp (p[j] - log_sum);
-  for (gint64 j = n; j < columns; j++)
-    p[j] = 0;
 }
 
+/* dP becomes the slope of the scores: P (dP - delta); behind the last key there is nothing anyone reads. */
 VECTOR static void
-slope_row (const float *p, float *restrict dp, gint64 n, float delta)
+slope_row (const float *p, float *restrict dp, float delta)
 {
-  for (gint64 j = 0; j < n; j++)
+  for (int j = 0; j < COLUMNS; j++)
     dp[j] = p[j] * (dp[j] - delta);
 }
 
@@ -159,11 +166,11 @@ backward_tile (const Problem *p, BackwardTile *tile, const Head *h, gint64 t0, g
   const float *q = h->q + t0 * p->d, *k = h->k + s0 * p->d, *dy = h->dy + t0 * p->e;
   dnnl_sgemm ('N', 'T', rows, columns, p->d, p->scale, q, p->d, k, p->d, 0, tile->p, COLUMNS);
   for (gint64 i = 0; i < rows; i++)
-    probability_row (tile->p + i * COLUMNS, visible (p, t0, s0, i, columns), columns, h->log_sum[t0 + i]);
+    probability_row (tile->p + i * COLUMNS, visible (p, t0, s0, i, columns), h->log_sum[t0 + i]);
   dnnl_sgemm ('T', 'N', columns, p->e, rows, 1, tile->p, COLUMNS, dy, p->e, first_rows ? 0 : 1, h->dv + s0 * p->e, p->e);
   dnnl_sgemm ('N', 'T', rows, columns, p->e, 1, dy, p->e, h->v + s0 * p->e, p->e, 0, tile->dp, COLUMNS);
   for (gint64 i = 0; i < rows; i++)
-    slope_row (tile->p + i * COLUMNS, tile->dp + i * COLUMNS, columns, h->delta[t0 + i]);
+    slope_row (tile->p + i * COLUMNS, tile->dp + i * COLUMNS, h->delta[t0 + i]);
   dnnl_sgemm ('N', 'N', rows, p->d, columns, p->scale, tile->dp, COLUMNS, k, p->d, s0 ? 1 : 0, h->dq + t0 * p->d, p->d);
   dnnl_sgemm ('T', 'N', columns, p->d, rows, p->scale, tile->dp, COLUMNS, q, p->d, first_rows ? 0 : 1, h->dk + s0 * p->d, p->d);
 }

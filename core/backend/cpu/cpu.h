@@ -171,9 +171,12 @@ Step    *cpu_simple       (CpuCompiler *c, const HeddleOp *op, const char *what,
 /* Work below this many elements stays on one thread. */
 #define PARALLEL_MIN 32768
 
-/* Each kernel is compiled for three instruction sets and chosen when the module is opened. */
-#if defined (__x86_64__) && defined (__GNUC__) && !defined (__clang__) && !defined (__SANITIZE_THREAD__) && !defined (__SANITIZE_ADDRESS__)
-#define VECTOR __attribute__ ((target_clones ("default", "arch=haswell", "arch=skylake-avx512")))
+/* Each kernel is compiled for three instruction sets and chosen when the module is opened.  Levels, not names of processors: GCC compares
+ * "arch=haswell" with the very processor, and a newer one would fall back to SSE2. */
+#if defined (__x86_64__) && defined (__GNUC__) && !defined (__clang__) && __GNUC__ >= 12 && !defined (__SANITIZE_THREAD__) && !defined (__SANITIZE_ADDRESS__)
+#define VECTOR __attribute__ ((target_clones ("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#elif defined (__x86_64__) && defined (__GNUC__) && !defined (__clang__) && !defined (__SANITIZE_THREAD__) && !defined (__SANITIZE_ADDRESS__)
+#define VECTOR __attribute__ ((target_clones ("default", "avx2", "avx512f")))
 #else
 #define VECTOR
 #endif

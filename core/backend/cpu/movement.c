@@ -23,8 +23,8 @@ typedef struct
 static Copy
 copy_new (const HeddleShape *s, HeddleDtype dtype, const gint64 *src, const gint64 *dst, gint64 from, gint64 to)
 {
-  Copy c = { .rank = 0, .from = from, .to = to, .bytes = heddle_dtype_size (dtype), .across = -1 };
-  for (gint32 i = 0; i < s->rank; i++)
+  Copy c = { .from = from, .to = to, .bytes = heddle_dtype_size (dtype), .across = -1 };
+  for (gint32 i = 0; i < MIN (s->rank, HEDDLE_MAX_RANK); i++)
     {
       gint32 last = c.rank - 1;
       if (last >= 0 && c.src[last] == src[i] * s->size[i] && c.dst[last] == dst[i] * s->size[i])
@@ -162,7 +162,7 @@ permute_copy (const HeddleOp *op, Copy *c)
 {
   const HeddlePermuteAttr *a = op->attr;
   const HeddleShape *x = &op->in[0]->shape, *y = &op->out[0]->shape;
-  gint64 in[HEDDLE_MAX_RANK], src[HEDDLE_MAX_RANK], dst[HEDDLE_MAX_RANK];
+  gint64 in[HEDDLE_MAX_RANK] = { 0 }, src[HEDDLE_MAX_RANK] = { 0 }, dst[HEDDLE_MAX_RANK] = { 0 };
   strides_of (x, in);
   strides_of (y, dst);
   for (gint32 i = 0; i < y->rank; i++)
@@ -175,7 +175,7 @@ concat_copies (const HeddleOp *op, Copy *c)
 {
   const HeddleShape *y = &op->out[0]->shape;
   gint32 axis = heddle_axis_index (((const HeddleAxisAttr *) op->attr)->axis, y->rank);
-  gint64 src[HEDDLE_MAX_RANK], dst[HEDDLE_MAX_RANK], at = 0;
+  gint64 src[HEDDLE_MAX_RANK] = { 0 }, dst[HEDDLE_MAX_RANK] = { 0 }, at = 0;
   strides_of (y, dst);
   for (guint i = 0; i < op->n_in; i++)
     {
@@ -193,7 +193,7 @@ slice_copy (const HeddleOp *op, Copy *c)
   const HeddleSliceAttr *a = op->attr;
   gboolean backward = op->info->code == HEDDLE_OP_SLICE_GRAD;
   const HeddleShape *whole = backward ? &op->out[0]->shape : &op->in[0]->shape, *part = backward ? &op->in[0]->shape : &op->out[0]->shape;
-  gint64 taken[HEDDLE_MAX_RANK], own[HEDDLE_MAX_RANK], first = 0;
+  gint64 taken[HEDDLE_MAX_RANK] = { 0 }, own[HEDDLE_MAX_RANK] = { 0 }, first = 0;
   strides_of (whole, taken);
   strides_of (part, own);
   for (gint32 i = 0; i < whole->rank; i++)
@@ -211,7 +211,7 @@ pad_copy (const HeddleOp *op, Copy *c)
 {
   const HeddlePadAttr *a = op->attr;
   const HeddleShape *x = &op->in[0]->shape;
-  gint64 src[HEDDLE_MAX_RANK], dst[HEDDLE_MAX_RANK], first = 0;
+  gint64 src[HEDDLE_MAX_RANK] = { 0 }, dst[HEDDLE_MAX_RANK] = { 0 }, first = 0;
   strides_of (x, src);
   strides_of (&op->out[0]->shape, dst);
   for (gint32 i = 0; i < x->rank; i++)
