@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <stdarg.h>
+#include <string.h>
 
 G_BEGIN_DECLS
 
@@ -47,13 +48,13 @@ typedef struct _HeddleBuilder HeddleBuilder;
   X (SUM_TO, 58, sum_to)               /* HeddleShapeAttr: sums over what broadcasting had expanded */ \
   X (NORM_STATS, 59, norm_stats)       /* (x any shape): [0] sum of squares, f32 scalar; [1] 1 if any element is not finite, else 0 */ \
   /* linear algebra */ \
-  X (MATMUL, 64, matmul)               /* (a (M, K), b (K, N)): HeddleMatmulAttr */ \
-  X (LINEAR, 65, linear)               /* (x (N, I), w (O, I)[, bias (O)]): x w^T + bias (N, O) */ \
+  X (MATMUL, 64, matmul)               /* (a (..., M, K), b (..., K, N) or (K, N)): HeddleMatmulAttr; leading axes are equal */ \
+  X (LINEAR, 65, linear)               /* (x (..., I), w (O, I)[, bias (O)]): x w^T + bias (..., O) */ \
   X (CONV2D, 66, conv2d)               /* (x, w[, bias (Cout)]): HeddleConvAttr */ \
   X (CONV2D_GRAD_INPUT, 67, conv2d_grad_input)     /* (dy, w): HeddleConvAttr with .input */ \
   X (CONV2D_GRAD_WEIGHT, 68, conv2d_grad_weight)   /* (dy, x): HeddleConvAttr with .weight; [1] is the bias gradient when .bias */ \
-  X (LINEAR_GRAD_INPUT, 69, linear_grad_input)     /* (dy (N, O), w (O, I)): (N, I) */ \
-  X (LINEAR_GRAD_WEIGHT, 70, linear_grad_weight)   /* (dy (N, O), x (N, I)): HeddleConvAttr.bias; [0] (O, I), [1] (O) when .bias */ \
+  X (LINEAR_GRAD_INPUT, 69, linear_grad_input)     /* (dy (..., O), w (O, I)): (..., I) */ \
+  X (LINEAR_GRAD_WEIGHT, 70, linear_grad_weight)   /* (dy (..., O), x (..., I)): HeddleConvAttr.bias; [0] (O, I), [1] (O) when .bias */ \
   /* pooling; HeddlePoolAttr */ \
   X (MAX_POOL, 80, max_pool)           /* [0] y, [1] u8 argument of the maximum inside its window (row-major, k <= 255) */ \
   X (MAX_POOL_GRAD, 81, max_pool_grad) /* (dy, index): .input */ \
@@ -76,7 +77,25 @@ typedef struct _HeddleBuilder HeddleBuilder;
                                           logits (ties: smaller class index wins), [1] samples counted; f32 scalars */ \
   /* effects */ \
   X (ASSIGN, 112, assign)              /* (variable, value[, skip scalar]): variable = value unless skip != 0; no output */ \
-  X (SCALER_UPDATE, 113, scaler_update) /* (scale, tracker, skip): HeddleScalerAttr; [0] new scale, [1] new tracker, f32 scalars */
+  X (SCALER_UPDATE, 113, scaler_update) /* (scale, tracker, skip): HeddleScalerAttr; [0] new scale, [1] new tracker, f32 scalars */ \
+  /* sequences: norms over last axes and over groups of channels */ \
+  X (LAYER_NORM, 120, layer_norm)      /* (x[, scale[, shift]]): HeddleLayerNormAttr; [0] y, [1] mean and [2] 1/sqrt (biased variance + eps) of each row, f32 */ \
+  X (LAYER_NORM_GRAD, 121, layer_norm_grad)        /* (dy, x, mean, rstd[, scale]): [0] dx, [1] dscale, [2] dshift */ \
+  X (RMS_NORM, 122, rms_norm)          /* (x[, scale]): HeddleLayerNormAttr; [0] y, [1] 1/sqrt (mean x^2 + eps) of each row, f32 */ \
+  X (RMS_NORM_GRAD, 123, rms_norm_grad)            /* (dy, x, rstd[, scale]): [0] dx, [1] dscale */ \
+  X (GROUP_NORM, 124, group_norm)      /* (x (N, C, ...)[, scale (C)[, shift (C)]]): HeddleGroupNormAttr; [0] y, [1] mean and [2] rstd (N, groups), f32 */ \
+  X (GROUP_NORM_GRAD, 125, group_norm_grad)        /* (dy, x, mean, rstd[, scale]): [0] dx, [1] dscale, [2] dshift */ \
+  X (EMBEDDING, 126, embedding)        /* (indices (...) i64, i32 or u8, table (V, D)): (..., D) */ \
+  X (EMBEDDING_GRAD, 127, embedding_grad)          /* (dy (..., D), indices (...)): HeddleShapeAttr, the table's (V, D) */ \
+  /* movement */ \
+  X (PERMUTE, 128, permute)            /* HeddlePermuteAttr: axis i of the result is axis axes[i] of x */ \
+  X (CONCAT, 129, concat)              /* (x0, x1, ...), at most HEDDLE_MAX_CONCAT: HeddleAxisAttr */ \
+  X (SLICE, 130, slice)                /* HeddleSliceAttr */ \
+  X (SLICE_GRAD, 131, slice_grad)      /* (dy): HeddleSliceAttr with .input; zeros where nothing was taken */ \
+  X (PAD, 132, pad)                    /* HeddlePadAttr */ \
+  /* attention; q (B, H, T, D), k (B, H, S, D), v (B, H, S, E); HeddleAttentionAttr */ \
+  X (ATTENTION, 133, attention)        /* (q, k, v): [0] softmax (scale q k^T) v (B, H, T, E), [1] log sum e^score of each row (B, H, T), f32 */ \
+  X (ATTENTION_GRAD, 134, attention_grad)          /* (dy, q, k, v, y, log sum): [0] dq, [1] dk, [2] dv */
 
 typedef enum
 {
@@ -90,7 +109,7 @@ typedef struct { HeddleDtype dtype; } HeddleCastAttr;
 typedef struct { gint32 tanh_form; } HeddleGeluAttr;            /* 0: x Phi (x) by erf; 1: the tanh approximation (arXiv 1606.08415) */
 typedef struct { HeddleShape shape; } HeddleShapeAttr;
 typedef struct { guint32 axes; gint32 keep_dims; } HeddleReduceAttr;   /* bit i = axis i; axes 0 = all */
-typedef struct { gint32 transpose_a, transpose_b; } HeddleMatmulAttr;
+typedef struct { gint32 transpose_a, transpose_b; } HeddleMatmulAttr;   /* of the last two axes */
 typedef struct { gint32 axis; } HeddleAxisAttr;                 /* negative counts from the end */
 typedef struct { double probability; guint64 seed; guint64 key; } HeddleDropoutAttr;
 #define HEDDLE_MAX_CHANNELS_NORMALISED 16
@@ -117,6 +136,18 @@ typedef struct { double eps, momentum; gint32 training; } HeddleBatchNormAttr;  
 typedef struct { double label_smoothing; gint64 ignore_index; } HeddleCrossEntropyAttr;   /* ignore_index: -100 by default of the loss stage */
 typedef struct { gint64 k; } HeddleTopKAttr;
 typedef struct { double growth_factor, backoff_factor, growth_interval, min_scale; } HeddleScalerAttr;
+typedef struct { double eps; gint32 axes; } HeddleLayerNormAttr;       /* how many last axes make a row; 0 = 1.  Scale and shift have their shape */
+typedef struct { double eps; gint64 groups; } HeddleGroupNormAttr;     /* groups >= 1 divides the channels */
+typedef struct { gint32 axes[HEDDLE_MAX_RANK]; } HeddlePermuteAttr;
+#define HEDDLE_MAX_CONCAT 8
+typedef struct
+{
+  gint64 begin[HEDDLE_MAX_RANK], end[HEDDLE_MAX_RANK];          /* per axis; negative counts from the end; end 0 = all that is left */
+  gint64 step[HEDDLE_MAX_RANK];                                 /* positive; 0 = 1 */
+  HeddleShape input;                                            /* gradients only */
+} HeddleSliceAttr;
+typedef struct { gint64 before[HEDDLE_MAX_RANK], after[HEDDLE_MAX_RANK]; double value; } HeddlePadAttr;   /* elements added per axis, >= 0 */
+typedef struct { double scale; gint32 causal; } HeddleAttentionAttr;   /* scale 0 = 1/sqrt (D); causal: query i sees keys 0..i */
 
 /* ---- initialisation ----------------------------------------------------------------------------------------
  * For a weight (out, in, k...): fan_in = in * prod (k), fan_out = out * prod (k).  Each parameter is a function of (run seed, its
@@ -346,6 +377,109 @@ heddle_matmul (HeddleBuilder *b, HeddleValue *x, HeddleValue *y, gboolean transp
   return heddle_emit (b, HEDDLE_OP_MATMUL, NULL, in, 2, &attr, sizeof attr);
 }
 
+/* x (..., I), weight (O, I), bias (O) or NULL: for weights that several places share, such as a tied embedding. */
+static inline HeddleValue *
+heddle_linear_op (HeddleBuilder *b, HeddleValue *x, HeddleValue *weight, HeddleValue *bias)
+{
+  HeddleValue *in[] = { x, weight, bias };
+  return heddle_emit (b, HEDDLE_OP_LINEAR, NULL, in, 3, NULL, 0);
+}
+
+/* indices (...) i64, i32 or u8, table (V, D) -> (..., D) */
+static inline HeddleValue *
+heddle_embedding_op (HeddleBuilder *b, HeddleValue *indices, HeddleValue *table)
+{
+  HeddleValue *in[] = { indices, table };
+  return heddle_emit (b, HEDDLE_OP_EMBEDDING, NULL, in, 2, NULL, 0);
+}
+
+/* Axis i of the result is axis AXES[i] of x; AXES has as many members as x has axes. */
+static inline HeddleValue *
+heddle_permute_axes (HeddleBuilder *b, HeddleValue *x, const gint32 *axes, guint n)
+{
+  HeddlePermuteAttr attr = { { 0 } };
+  if (x && n != (guint) heddle_shape_of (b, x).rank)
+    heddle_fail (b, "permute: %u axes for a tensor of rank %d", n, heddle_shape_of (b, x).rank);
+  memcpy (attr.axes, axes, MIN (n, HEDDLE_MAX_RANK) * sizeof *axes);
+  return heddle_emit (b, HEDDLE_OP_PERMUTE, NULL, &x, 1, &attr, sizeof attr);
+}
+/* heddle_permute (b, x, 0, 2, 1, 3) */
+#define heddle_permute(b, x, ...) \
+  heddle_permute_axes ((b), (x), (const gint32[]) { __VA_ARGS__ }, (guint) (sizeof ((const gint32[]) { __VA_ARGS__ }) / sizeof (gint32)))
+
+/* Two axes exchanged; negative ones count from the end. */
+static inline HeddleValue *
+heddle_transpose (HeddleBuilder *b, HeddleValue *x, gint32 axis0, gint32 axis1)
+{
+  gint32 rank = heddle_shape_of (b, x).rank, i = axis0 < 0 ? axis0 + rank : axis0, j = axis1 < 0 ? axis1 + rank : axis1;
+  HeddlePermuteAttr attr = { { 0, 1, 2, 3, 4, 5 } };
+  if (x && (i < 0 || i >= rank || j < 0 || j >= rank))
+    heddle_fail (b, "transpose: axes %d and %d of a tensor of rank %d", axis0, axis1, rank);
+  else if (x)
+    {
+      attr.axes[i] = j;
+      attr.axes[j] = i;
+    }
+  return heddle_emit (b, HEDDLE_OP_PERMUTE, NULL, &x, 1, &attr, sizeof attr);
+}
+
+/* N tensors joined along AXIS, 1 to HEDDLE_MAX_CONCAT; all other sizes are equal. */
+static inline HeddleValue *
+heddle_concat (HeddleBuilder *b, HeddleValue *const *x, guint n, gint32 axis)
+{
+  HeddleAxisAttr attr = { axis };
+  return heddle_emit (b, HEDDLE_OP_CONCAT, NULL, x, n, &attr, sizeof attr);
+}
+
+/* Elements begin, begin + step, ... before end of one axis: Python's x[..., begin:end:step]; end 0 = to the end. */
+static inline HeddleValue *
+heddle_slice_step (HeddleBuilder *b, HeddleValue *x, gint32 axis, gint64 begin, gint64 end, gint64 step)
+{
+  HeddleSliceAttr attr = { .begin = { 0 } };
+  gint32 rank = heddle_shape_of (b, x).rank, i = axis < 0 ? axis + rank : axis;
+  if (x && (i < 0 || i >= rank))
+    heddle_fail (b, "slice: axis %d of a tensor of rank %d", axis, rank);
+  else if (x)
+    {
+      attr.begin[i] = begin;
+      attr.end[i] = end;
+      attr.step[i] = step;
+    }
+  return heddle_emit (b, HEDDLE_OP_SLICE, NULL, &x, 1, &attr, sizeof attr);
+}
+
+static inline HeddleValue *
+heddle_slice (HeddleBuilder *b, HeddleValue *x, gint32 axis, gint64 begin, gint64 end)
+{
+  return heddle_slice_step (b, x, axis, begin, end, 1);
+}
+
+/* BEFORE and AFTER elements of VALUE are added to one axis. */
+static inline HeddleValue *
+heddle_pad (HeddleBuilder *b, HeddleValue *x, gint32 axis, gint64 before, gint64 after, double value)
+{
+  HeddlePadAttr attr = { .value = value };
+  gint32 rank = heddle_shape_of (b, x).rank, i = axis < 0 ? axis + rank : axis;
+  if (x && (i < 0 || i >= rank))
+    heddle_fail (b, "pad: axis %d of a tensor of rank %d", axis, rank);
+  else if (x)
+    {
+      attr.before[i] = before;
+      attr.after[i] = after;
+    }
+  return heddle_emit (b, HEDDLE_OP_PAD, NULL, &x, 1, &attr, sizeof attr);
+}
+
+/* softmax (scale q k^T) v: q (B, H, T, D), k (B, H, S, D), v (B, H, S, E) -> (B, H, T, E).  SCALE 0 = 1/sqrt (D); CAUSAL: query i sees keys
+ * 0..i.  A. Vaswani et al., arXiv 1706.03762; no T x S matrix is kept: T. Dao et al., arXiv 2205.14135. */
+static inline HeddleValue *
+heddle_scaled_dot_product_attention (HeddleBuilder *b, HeddleValue *q, HeddleValue *k, HeddleValue *v, gboolean causal, double scale)
+{
+  HeddleAttentionAttr attr = { scale, causal };
+  HeddleValue *in[] = { q, k, v };
+  return heddle_emit (b, HEDDLE_OP_ATTENTION, NULL, in, 3, &attr, sizeof attr);
+}
+
 static inline HeddleValue *
 heddle_softmax (HeddleBuilder *b, HeddleValue *x, gint32 axis)
 {
@@ -407,14 +541,16 @@ typedef struct
   gint64     features;            /* outputs; required */
   gboolean   no_bias;
   HeddleInit init;
+  gboolean   last_axis;           /* x (..., I) -> (..., features), as PyTorch's Linear does; what a transformer wants */
 } HeddleLinearLayer;
 
-/* x (N, I) -> (N, features); x of higher rank is flattened to (N, rest) first */
+/* x (N, I) -> (N, features); x of higher rank is flattened to (N, rest) first, unless .last_axis */
 static inline HeddleValue *
 heddle_linear_layer (HeddleBuilder *b, const char *name, HeddleValue *x, const HeddleLinearLayer *layer)
 {
-  HeddleValue *flat = heddle_shape_of (b, x).rank == 2 ? x : heddle_flatten (b, x);
-  gint64 in = heddle_shape_of (b, flat).size[1];
+  HeddleValue *flat = layer->last_axis || heddle_shape_of (b, x).rank == 2 ? x : heddle_flatten (b, x);
+  HeddleShape shape = heddle_shape_of (b, flat);
+  gint64 in = shape.rank > 0 ? shape.size[shape.rank - 1] : 0;
   double bound = 1.0 / sqrt (MAX (1.0, (double) in));
   heddle_push (b, name);
   HeddleValue *inputs[3] = { flat };
@@ -457,6 +593,94 @@ heddle_batch_norm_layer (HeddleBuilder *b, const char *name, HeddleValue *x, con
   return out[0];
 }
 #define heddle_batch_norm(b, name, x, ...) heddle_batch_norm_layer ((b), (name), (x), &(HeddleBatchNormLayer) { __VA_ARGS__ })
+
+typedef struct
+{
+  double     eps;                 /* [1e-5; rms_norm: 2^-23, the spacing of f32 at 1, as in PyTorch] */
+  gint32     axes;                /* how many last axes are normalised together [1] */
+  gboolean   no_affine, no_bias;  /* PyTorch: elementwise_affine = False, bias = False */
+  HeddleInit init;                /* of the scale [ones] */
+} HeddleLayerNormLayer;
+
+/* The scale and shift of a norm, weight [ones] and bias [zeros], as PyTorch names them, into INPUTS[1] and [2]. */
+static inline void
+heddle_affine_params (HeddleBuilder *b, const char *name, HeddleShape shape, const HeddleInit *init, gboolean weight, gboolean bias, HeddleValue **inputs)
+{
+  HeddleInit ones = { HEDDLE_INIT_CONSTANT, 1, 0 }, zeros = { HEDDLE_INIT_CONSTANT, 0, 0 };
+  heddle_push (b, name);
+  inputs[1] = weight ? heddle_param (b, "weight", shape, init->kind ? *init : ones) : NULL;
+  inputs[2] = weight && bias ? heddle_param (b, "bias", shape, zeros) : NULL;
+  heddle_pop (b);
+}
+
+static inline HeddleShape
+heddle_last_axes (HeddleBuilder *b, HeddleValue *x, gint32 axes)
+{
+  HeddleShape in = heddle_shape_of (b, x), last = { .rank = CLAMP (axes, 1, MAX (in.rank, 1)) };
+  for (gint32 i = 0; i < last.rank && i < in.rank; i++)
+    last.size[i] = in.size[in.rank - last.rank + i];
+  return last;
+}
+
+/* y = (x - mean) / sqrt (biased variance + eps) * weight + bias over the last axes.  J. L. Ba et al., arXiv 1607.06450. */
+static inline HeddleValue *
+heddle_layer_norm_layer (HeddleBuilder *b, const char *name, HeddleValue *x, const HeddleLayerNormLayer *layer)
+{
+  HeddleLayerNormAttr attr = { layer->eps > 0 ? layer->eps : 1e-5, layer->axes };
+  HeddleValue *inputs[3] = { x };
+  heddle_affine_params (b, name, heddle_last_axes (b, x, layer->axes), &layer->init, !layer->no_affine, !layer->no_bias, inputs);
+  return heddle_emit (b, HEDDLE_OP_LAYER_NORM, name, inputs, 3, &attr, sizeof attr);
+}
+#define heddle_layer_norm(b, name, x, ...) heddle_layer_norm_layer ((b), (name), (x), &(HeddleLayerNormLayer) { __VA_ARGS__ })
+
+/* y = x / sqrt (mean x^2 + eps) * weight over the last axes.  B. Zhang and R. Sennrich, arXiv 1910.07467. */
+static inline HeddleValue *
+heddle_rms_norm_layer (HeddleBuilder *b, const char *name, HeddleValue *x, const HeddleLayerNormLayer *layer)
+{
+  HeddleLayerNormAttr attr = { layer->eps > 0 ? layer->eps : 0x1p-23, layer->axes };
+  HeddleValue *inputs[3] = { x };
+  heddle_affine_params (b, name, heddle_last_axes (b, x, layer->axes), &layer->init, !layer->no_affine, FALSE, inputs);
+  return heddle_emit (b, HEDDLE_OP_RMS_NORM, name, inputs, 2, &attr, sizeof attr);
+}
+#define heddle_rms_norm(b, name, x, ...) heddle_rms_norm_layer ((b), (name), (x), &(HeddleLayerNormLayer) { __VA_ARGS__ })
+
+typedef struct
+{
+  gint64     groups;              /* required; divides the channels */
+  double     eps;                 /* [1e-5] */
+  gboolean   no_affine;
+  HeddleInit init;                /* of the scale [ones] */
+} HeddleGroupNormLayer;
+
+/* Each image and each group of channels by its own mean and biased variance; weight and bias per channel.  Y. Wu and K. He, arXiv 1803.08494. */
+static inline HeddleValue *
+heddle_group_norm_layer (HeddleBuilder *b, const char *name, HeddleValue *x, const HeddleGroupNormLayer *layer)
+{
+  HeddleGroupNormAttr attr = { layer->eps > 0 ? layer->eps : 1e-5, layer->groups };
+  HeddleValue *inputs[3] = { x };
+  heddle_affine_params (b, name, heddle_shape (heddle_shape_of (b, x).size[1]), &layer->init, !layer->no_affine, TRUE, inputs);
+  return heddle_emit (b, HEDDLE_OP_GROUP_NORM, name, inputs, 3, &attr, sizeof attr);
+}
+#define heddle_group_norm(b, name, x, ...) heddle_group_norm_layer ((b), (name), (x), &(HeddleGroupNormLayer) { __VA_ARGS__ })
+
+typedef struct
+{
+  gint64     count, features;     /* rows of the table and their length; required */
+  HeddleInit init;                /* [normal (0, 1)] */
+} HeddleEmbeddingLayer;
+
+/* indices (...) -> (..., features): rows of <name>.weight (count, features); an index outside 0..count-1 ends the run with an error */
+static inline HeddleValue *
+heddle_embedding_layer (HeddleBuilder *b, const char *name, HeddleValue *indices, const HeddleEmbeddingLayer *layer)
+{
+  HeddleInit normal = { HEDDLE_INIT_NORMAL, 0, 1 };
+  HeddleValue *inputs[2] = { indices };
+  heddle_push (b, name);
+  inputs[1] = heddle_param (b, "weight", heddle_shape (layer->count, layer->features), layer->init.kind ? layer->init : normal);
+  heddle_pop (b);
+  return heddle_emit (b, HEDDLE_OP_EMBEDDING, name, inputs, 2, NULL, 0);
+}
+#define heddle_embedding(b, name, indices, ...) heddle_embedding_layer ((b), (name), (indices), &(HeddleEmbeddingLayer) { __VA_ARGS__ })
 
 typedef struct
 {

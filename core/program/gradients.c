@@ -110,13 +110,33 @@ RULE (mean)
   dx[0] = spread (b, op, heddle_scale (b, dy[0], 1 / n));
 }
 
+/* X's leading axes joined into rows: (..., M, N) -> (rows, N) */
+static HeddleValue *
+as_rows (HeddleBuilder *b, HeddleValue *x)
+{
+  HeddleShape s = heddle_shape_of (b, x);
+  return s.rank == 2 ? x : heddle_reshape (b, x, heddle_shape (-1, s.size[MAX (s.rank, 1) - 1]));
+}
+
+/* A matrix that served a whole batch takes the gradients of all, as one product of joined rows. */
+static HeddleValue *
+shared_matrix_gradient (HeddleBuilder *b, HeddleValue *a, HeddleValue *dy, gboolean ta, gboolean tb)
+{
+  HeddleValue *rows = as_rows (b, ta ? heddle_transpose (b, a, -1, -2) : a), *out = as_rows (b, dy);
+  return tb ? heddle_matmul (b, out, rows, TRUE, FALSE) : heddle_matmul (b, rows, out, TRUE, FALSE);
+}
+
 RULE (matmul)
 {
   const HeddleMatmulAttr *a = op->attr;
-  gboolean ta = a->transpose_a, tb = a->transpose_b;
-  if (want[0])
+  gboolean ta = a->transpose_a, tb = a->transpose_b, shared = X (1)->shape.rank < X (0)->shape.rank;
+  if (want[0] && ta && shared)
+    dx[0] = heddle_transpose (b, heddle_matmul (b, dy[0], X (1), FALSE, !tb), -1, -2);
+  else if (want[0])
     dx[0] = ta ? heddle_matmul (b, X (1), dy[0], tb, TRUE) : heddle_matmul (b, dy[0], X (1), FALSE, !tb);
-  if (want[1])
+  if (want[1] && shared)
+    dx[1] = shared_matrix_gradient (b, X (0), dy[0], ta, tb);
+  else if (want[1])
     dx[1] = tb ? heddle_matmul (b, dy[0], X (0), TRUE, ta) : heddle_matmul (b, X (0), dy[0], !ta, FALSE);
 }
 

@@ -71,6 +71,58 @@ RULE (cross_entropy)
     g_string_append_printf (text, " label_smoothing=%g", a->label_smoothing);
 }
 
+RULE (layer_norm)
+{
+  const HeddleLayerNormAttr *a = op->attr;
+  g_string_append_printf (text, " eps=%g", a->eps);
+  if (a->axes > 1)
+    g_string_append_printf (text, " axes=%d", a->axes);
+}
+
+RULE (group_norm)
+{
+  const HeddleGroupNormAttr *a = op->attr;
+  g_string_append_printf (text, " groups=%d eps=%g", (int) a->groups, a->eps);
+}
+
+RULE (permute)
+{
+  for (gint32 i = 0; i < op->in[0]->shape.rank; i++)
+    g_string_append_printf (text, "%s%d", i ? "," : " axes=", ATTR (HeddlePermuteAttr)->axes[i]);
+}
+
+/* Axes that are taken whole are not mentioned. */
+RULE (slice)
+{
+  const HeddleSliceAttr *a = op->attr;
+  const HeddleShape *x = a->input.rank ? &a->input : &op->in[0]->shape;
+  for (gint32 i = 0; i < x->rank; i++)
+    {
+      gint64 begin, step, count;
+      heddle_slice_axis (a, i, x->size[i], &begin, &step, &count);
+      if (count != x->size[i])
+        g_string_append_printf (text, " axis%d=%d:%d%s%.0d", i, (int) begin, (int) (a->end[i] <= 0 ? a->end[i] + x->size[i] : a->end[i]), step > 1 ? ":" : "", step > 1 ? (int) step : 0);
+    }
+}
+
+RULE (pad)
+{
+  const HeddlePadAttr *a = op->attr;
+  for (gint32 i = 0; i < op->in[0]->shape.rank; i++)
+    if (a->before[i] || a->after[i])
+      g_string_append_printf (text, " axis%d=%d,%d", i, (int) a->before[i], (int) a->after[i]);
+  if (a->value != 0)
+    g_string_append_printf (text, " value=%g", a->value);
+}
+
+RULE (attention)
+{
+  const HeddleAttentionAttr *a = op->attr;
+  if (a->scale != 0)
+    g_string_append_printf (text, " scale=%g", a->scale);
+  g_string_append (text, a->causal ? " causal" : "");
+}
+
 /* ---- lines ---- */
 
 static void

@@ -1,53 +1,5 @@
 /* program/shapes.c: what each operation accepts, and the shape and dtype of what it makes.  Must not know backends. */
-#include "program/rules.h"
-#include "tensor/tensors.h"
-
-#include <stdarg.h>
-
-#define RULE(name) gboolean heddle_shape_rule_##name (HeddleOp *op, GError **error)
-#define ATTR(T) ((const T *) op->attr)
-
-static gboolean G_GNUC_PRINTF (2, 3)
-refuse (GError **error, const char *format, ...)
-{
-  va_list args;
-  va_start (args, format);
-  g_autofree char *text = g_strdup_vprintf (format, args);
-  va_end (args);
-  g_set_error_literal (error, HEDDLE_ERROR, HEDDLE_ERROR_PROGRAM, text);
-  return FALSE;
-}
-
-static char *
-describe (const HeddleValue *v)
-{
-  g_autofree char *shape = heddle_shape_print (&v->shape);
-  return g_strdup_printf ("%s %s", heddle_dtype_name (v->dtype), shape);
-}
-
-static gboolean
-expect (gboolean condition, const HeddleOp *op, guint input, const char *expected, GError **error)
-{
-  if (!condition)
-    {
-      g_autofree char *got = describe (op->in[input]);
-      refuse (error, "input %u: expected %s, got %s", input + 1, expected, got);
-    }
-  return condition;
-}
-
-static gboolean
-is_float (const HeddleValue *v)
-{
-  return heddle_dtype_is_float (v->dtype);
-}
-
-static void
-set (HeddleOp *op, guint i, HeddleDtype dtype, HeddleShape shape)
-{
-  op->out[i]->dtype = dtype;
-  op->out[i]->shape = shape;
-}
+#include "program/shape-rules.h"
 
 static HeddleShape
 channels_of (const HeddleValue *x)
@@ -221,50 +173,75 @@ RULE (norm_stats)
   return expect (is_float (op->in[0]), op, 0, "a floating-point tensor", error);
 }
 
+/* Leading axes of A and B are equal, or B is one matrix for all. */
 static gboolean
-same_float (HeddleOp *op, GError **error)
+same_batch (const HeddleOp *op, GError **error)
 {
-  gboolean ok = TRUE;
-  for (guint i = 0; ok && i < op->n_in; i++)
-    ok = expect (is_float (op->in[i]) && op->in[i]->dtype == op->in[0]->dtype, op, i, "floating-point tensors of one dtype", error);
-  return ok;
+  const HeddleShape *a = &op->in[0]->shape, *b = &op->in[1]->shape;
+  gboolean ok = b->rank == 2 || b->rank == a->rank;
+  for (gint32 i = 0; ok && i + 2 < b->rank; i++)
+    ok = a->size[i] == b->size[i];
+  return expect (ok, op, 1, "a matrix, or the leading axes of input 1", error);
 }
 
 RULE (matmul)
 {
   const HeddleMatmulAttr *m = ATTR (HeddleMatmulAttr);
   const HeddleShape *a = &op->in[0]->shape, *b = &op->in[1]->shape;
-  gboolean ok = same_float (op, error) && expect (a->rank == 2, op, 0, "a matrix", error) && expect (b->rank == 2, op, 1, "a matrix", error);
-  gint64 k1 = a->size[m->transpose_a ? 0 : 1], k2 = b->size[m->transpose_b ? 1 : 0];
-  ok = ok && (k1 == k2 || refuse (error, "inner sizes differ: %" G_GINT64_FORMAT " and %" G_GINT64_FORMAT, k1, k2));
-  set (op, 0, op->in[0]->dtype, heddle_shape (a->size[m->transpose_a ? 1 : 0], b->size[m->transpose_b ? 0 : 1]));
+  HeddleShape y = *a;
+  gboolean ok = same_float (op, error) && expect (a->rank >= 2, op, 0, "a matrix or a batch of them", error) && expect (b->rank >= 2, op, 1, "a matrix or a batch of them", error)
+                && same_batch (op, error);
+  if (ok)
+    {
+      gint64 k1 = a->size[a->rank - (m->transpose_a ? 2 : 1)], k2 = b->size[b->rank - (m->transpose_b ? 1 : 2)];
+      ok = k1 == k2 || refuse (error, "inner sizes differ: %" G_GINT64_FORMAT " and %" G_GINT64_FORMAT, k1, k2);
+      y.size[y.rank - 2] = a->size[a->rank - (m->transpose_a ? 1 : 2)];
+      y.size[y.rank - 1] = b->size[b->rank - (m->transpose_b ? 2 : 1)];
+    }
+  set (op, 0, op->in[0]->dtype, y);
   return ok;
+}
+
+/* X with another number of features, its last axis */
+static HeddleShape
+with_features (const HeddleShape *x, gint64 features)
+{
+  HeddleShape s = *x;
+  s.size[MAX (s.rank, 1) - 1] = features;
+  return s;
+}
+
+static gint64
+features_of (const HeddleShape *x)
+{
+  return x->rank > 0 ? x->size[x->rank - 1] : 0;
 }
 
 RULE (linear)
 {
   const HeddleShape *x = &op->in[0]->shape, *w = &op->in[1]->shape;
-  gboolean ok = same_float (op, error) && expect (x->rank == 2, op, 0, "(N, features)", error) && expect (w->rank == 2, op, 1, "(out, in)", error)
-                && (x->size[1] == w->size[1] || refuse (error, "input has %" G_GINT64_FORMAT " features, the weight expects %" G_GINT64_FORMAT, x->size[1], w->size[1]))
+  gboolean ok = same_float (op, error) && expect (x->rank >= 2, op, 0, "(..., features)", error) && expect (w->rank == 2, op, 1, "(out, in)", error)
+                && (features_of (x) == w->size[1] || refuse (error, "input has %" G_GINT64_FORMAT " features, the weight expects %" G_GINT64_FORMAT, features_of (x), w->size[1]))
                 && (op->n_in < 3 || expect (op->in[2]->shape.rank == 1 && op->in[2]->shape.size[0] == w->size[0], op, 2, "one bias per output", error));
-  set (op, 0, op->in[0]->dtype, heddle_shape (x->size[0], w->size[0]));
+  set (op, 0, op->in[0]->dtype, with_features (x, w->size[0]));
   return ok;
 }
 
 RULE (linear_grad_input)
 {
   const HeddleShape *dy = &op->in[0]->shape, *w = &op->in[1]->shape;
-  gboolean ok = same_float (op, error) && expect (dy->rank == 2 && w->rank == 2 && dy->size[1] == w->size[0], op, 0, "(N, out)", error);
-  set (op, 0, op->in[0]->dtype, heddle_shape (dy->size[0], w->size[1]));
+  gboolean ok = same_float (op, error) && expect (dy->rank >= 2 && w->rank == 2 && features_of (dy) == w->size[0], op, 0, "(..., out)", error);
+  set (op, 0, op->in[0]->dtype, with_features (dy, w->size[1]));
   return ok;
 }
 
 RULE (linear_grad_weight)
 {
   const HeddleShape *dy = &op->in[0]->shape, *x = &op->in[1]->shape;
-  gboolean ok = same_float (op, error) && expect (dy->rank == 2 && x->rank == 2 && dy->size[0] == x->size[0], op, 0, "(N, out)", error);
-  set (op, 0, op->in[0]->dtype, heddle_shape (dy->size[1], x->size[1]));
-  set (op, 1, op->in[0]->dtype, heddle_shape (dy->size[1]));
+  HeddleShape rows = with_features (dy, features_of (x));
+  gboolean ok = same_float (op, error) && expect (dy->rank >= 2 && heddle_shape_equal (&rows, x), op, 0, "(..., out)", error);
+  set (op, 0, op->in[0]->dtype, heddle_shape (features_of (dy), features_of (x)));
+  set (op, 1, op->in[0]->dtype, heddle_shape (features_of (dy)));
   return ok;
 }
 

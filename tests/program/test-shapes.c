@@ -64,6 +64,19 @@ test_results (void)
   check (&t, heddle_linear (b, "fc", F (2, 3, 2, 2), .features = 5), "f32", "2x5");
   check (&t, heddle_softmax (b, F (2, 5), -1), "f32", "2x5");
   check (&t, heddle_batch_norm (b, "bn", F (2, 3, 4, 4)), "f32", "2x3x4x4");
+  check (&t, heddle_linear (b, "fc3", F (2, 3, 4), .features = 5, .last_axis = TRUE), "f32", "2x3x5");
+  check (&t, heddle_matmul (b, F (2, 5, 3), F (2, 3, 4), FALSE, FALSE), "f32", "2x5x4");
+  check (&t, heddle_matmul (b, F (2, 3, 5), F (4, 3), TRUE, TRUE), "f32", "2x5x4");
+  check (&t, heddle_layer_norm (b, "ln", F (2, 3, 4)), "f32", "2x3x4");
+  check (&t, heddle_group_norm (b, "gn", F (2, 6, 4, 4), .groups = 3), "f32", "2x6x4x4");
+  check (&t, heddle_embedding (b, "wte", input (&t, HEDDLE_I64, heddle_shape (2, 3)), .count = 7, .features = 5), "f32", "2x3x5");
+  check (&t, heddle_permute (b, F (2, 3, 4), 2, 0, 1), "f32", "4x2x3");
+  check (&t, heddle_transpose (b, F (2, 3, 4), -1, -2), "f32", "2x4x3");
+  check (&t, heddle_concat (b, (HeddleValue *[]) { F (2, 3), F (2, 4) }, 2, -1), "f32", "2x7");
+  check (&t, heddle_slice (b, F (2, 7), 1, 2, -1), "f32", "2x4");
+  check (&t, heddle_slice_step (b, F (2, 7), 1, 1, 0, 4), "f32", "2x2");
+  check (&t, heddle_pad (b, F (2, 7), 0, 1, 2, 0), "f32", "5x7");
+  check (&t, heddle_scaled_dot_product_attention (b, F (2, 3, 5, 4), F (2, 3, 6, 4), F (2, 3, 6, 7), FALSE, 0), "f32", "2x3x5x7");
   bench_free (&t);
 }
 
@@ -111,6 +124,22 @@ test_refusals (void)
   REFUSED ("label", cross_entropy (b, F (2, 3), F (2)));
   REFUSED ("loss", cross_entropy (b, F (2, 3), input (&t, HEDDLE_I64, heddle_shape (3))));
   REFUSED ("k", top_k (b, F (2, 3), input (&t, HEDDLE_I64, heddle_shape (2)), 4));
+  REFUSED ("a matrix, or the leading axes", heddle_matmul (b, F (2, 5, 3), F (3, 3, 4), FALSE, FALSE));
+  REFUSED ("features", heddle_linear_op (b, F (2, 5, 3), F (4, 2), NULL));
+  REFUSED ("layer_norm \"ln\": cannot normalise 3 axes of a tensor of rank 2", heddle_layer_norm (b, "ln", F (2, 3), .axes = 3, .no_affine = TRUE));
+  REFUSED ("6 channels cannot be dealt into 4 groups", heddle_group_norm (b, "gn", F (2, 6, 4, 4), .groups = 4));
+  REFUSED ("integer indices", heddle_embedding (b, "wte", F (2, 3), .count = 7, .features = 5));
+  REFUSED ("was a required member", heddle_embedding (b, "wte", input (&t, HEDDLE_I64, heddle_shape (2)), .features = 5));
+  REFUSED ("named once", heddle_permute (b, F (2, 3, 4), 2, 0, 2));
+  REFUSED ("2 axes for a tensor of rank 3", heddle_permute (b, F (2, 3, 4), 1, 0));
+  REFUSED ("axes 0 and 3", heddle_transpose (b, F (2, 3, 4), 0, 3));
+  REFUSED ("sizes but for the axis", heddle_concat (b, (HeddleValue *[]) { F (2, 3), F (3, 3) }, 2, 1));
+  REFUSED ("takes 1 to 8 inputs", heddle_concat (b, (HeddleValue *[]) { F (2), F (2), F (2), F (2), F (2), F (2), F (2), F (2), F (2) }, 9, 0));
+  REFUSED ("3:2:1 takes nothing", heddle_slice (b, F (2, 7), 1, 3, 2));
+  REFUSED ("or more than, 7 elements", heddle_slice (b, F (2, 7), 1, 3, 8));
+  REFUSED ("at least 0", heddle_pad (b, F (2, 7), 1, -1, 0, 0));
+  REFUSED ("one value per key", heddle_scaled_dot_product_attention (b, F (2, 3, 5, 4), F (2, 3, 6, 4), F (2, 3, 5, 4), FALSE, 0));
+  REFUSED ("batch and heads", heddle_scaled_dot_product_attention (b, F (2, 3, 5, 4), F (2, 2, 6, 4), F (2, 2, 6, 4), FALSE, 0));
   REFUSED ("exp", heddle_exp (b, input (&t, HEDDLE_U8, heddle_shape (3))));
 }
 

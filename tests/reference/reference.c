@@ -200,10 +200,35 @@ product (const double *a, const HeddleShape *sa, gboolean ta, const double *b, c
       }
 }
 
+/* The last two axes of S */
+static HeddleShape
+matrix_of (const HeddleShape *s)
+{
+  return heddle_shape (s->size[s->rank - 2], s->size[s->rank - 1]);
+}
+
+/* One product for each matrix that the leading axes count; a matrix B of rank 2 serves all. */
+static void
+run_matmul (const HeddleOp *op, double **in, double *y)
+{
+  HeddleShape a = matrix_of (&op->in[0]->shape), b = matrix_of (&op->in[1]->shape), m = matrix_of (&op->out[0]->shape);
+  gint64 n = heddle_shape_count (&a);
+  for (gint64 i = 0; i < COUNT (op->in[0]) / n; i++)
+    product (in[0] + i * n, &a, ATTR (HeddleMatmulAttr)->transpose_a, in[1] + (op->in[1]->shape.rank == 2 ? 0 : i * heddle_shape_count (&b)), &b,
+             ATTR (HeddleMatmulAttr)->transpose_b, y + i * heddle_shape_count (&m));
+}
+
+/* All axes but the last joined */
+static HeddleShape
+rows_of (const HeddleShape *s)
+{
+  return heddle_shape (heddle_shape_count (s) / s->size[s->rank - 1], s->size[s->rank - 1]);
+}
+
 static void
 run_linear (const HeddleOp *op, double **in, double **out)
 {
-  const HeddleShape *s = &op->in[0]->shape, *t = &op->in[1]->shape;
+  HeddleShape first = rows_of (&op->in[0]->shape), second = rows_of (&op->in[1]->shape), *s = &first, *t = &second;
   switch (op->info->code)
     {
     case HEDDLE_OP_LINEAR:
@@ -582,7 +607,7 @@ run_op (Reference *r, const HeddleOp *op)
     case HEDDLE_OP_SUM: case HEDDLE_OP_MEAN: case HEDDLE_OP_SUM_TO: run_reduce (op, in[0], out[0]); break;
     case HEDDLE_OP_NORM_STATS: run_norm_stats (op, in[0], out); break;
     case HEDDLE_OP_MATMUL:
-      product (in[0], &op->in[0]->shape, ATTR (HeddleMatmulAttr)->transpose_a, in[1], &op->in[1]->shape, ATTR (HeddleMatmulAttr)->transpose_b, out[0]);
+      run_matmul (op, in, out[0]);
       break;
     case HEDDLE_OP_LINEAR: case HEDDLE_OP_LINEAR_GRAD_INPUT: case HEDDLE_OP_LINEAR_GRAD_WEIGHT: run_linear (op, in, out); break;
     case HEDDLE_OP_CONV2D: case HEDDLE_OP_CONV2D_GRAD_INPUT: case HEDDLE_OP_CONV2D_GRAD_WEIGHT: run_conv (op, in, out); break;
@@ -605,7 +630,10 @@ run_op (Reference *r, const HeddleOp *op)
     case HEDDLE_OP_SCALER_UPDATE: run_scaler (op, in, out); break;
     case HEDDLE_OP_DROPOUT: run_dropout (op, in, out[0]); break;
     case HEDDLE_OP_DEQUANTIZE: run_dequantize (op, in[0], out[0]); break;
-    default: run_elementwise (op, in, out[0]); break;
+    default:
+      if (!reference_sequence_op (op, in, out))
+        run_elementwise (op, in, out[0]);
+      break;
     }
   for (guint i = 0; i < op->n_out; i++)
     round_output (op->out[i], out[i]);

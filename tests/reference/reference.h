@@ -16,4 +16,7 @@ double    *reference_variable (Reference *r, HeddleVariable *variable);
 double    *reference_value    (Reference *r, const HeddleValue *value);
 void       reference_run      (Reference *r);
 
+/* sequence.c: FALSE when OP is none of its operations; IN and OUT are the numbers of the operation's values */
+gboolean   reference_sequence_op (const HeddleOp *op, double **in, double **out);
+
 #endif

@@ -440,6 +440,84 @@ build_assign (Case *c)
   c->extra[0] = heddle_mul (c->b, v, heddle_constant (c->b, 1));
   return kept;
 }
+/* ---- sequences ---- */
+
+static HeddleValue *
+norm (Case *c, HeddleOpCode op, gint32 axes, guint n)
+{
+  HeddleLayerNormAttr attr = { 1e-5, axes };
+  HeddleValue *out[3] = { NULL };
+  c->b->iface->emit (c->b, op, "norm", c->in, n, &attr, sizeof attr, out, 3);
+  c->extra[0] = out[1];
+  c->extra[1] = out[2];
+  return out[0];
+}
+CASE (layer_norm, norm (c, HEDDLE_OP_LAYER_NORM, 1, 3))
+CASE (layer_norm_2, norm (c, HEDDLE_OP_LAYER_NORM, 2, 3))
+CASE (layer_norm_no_shift, norm (c, HEDDLE_OP_LAYER_NORM, 1, 2))
+CASE (layer_norm_plain, norm (c, HEDDLE_OP_LAYER_NORM, 1, 1))
+CASE (rms_norm, norm (c, HEDDLE_OP_RMS_NORM, 1, 2))
+CASE (rms_norm_plain, norm (c, HEDDLE_OP_RMS_NORM, 2, 1))
+static HeddleValue *
+group_norm (Case *c, gint64 groups, guint n)
+{
+  HeddleGroupNormAttr attr = { 1e-5, groups };
+  HeddleValue *out[3] = { NULL };
+  c->b->iface->emit (c->b, HEDDLE_OP_GROUP_NORM, "norm", c->in, n, &attr, sizeof attr, out, 3);
+  c->extra[0] = out[1];
+  c->extra[1] = out[2];
+  return out[0];
+}
+CASE (group_norm, group_norm (c, 3, 3))
+CASE (group_norm_1, group_norm (c, 1, 1))
+CASE (group_norm_conv, heddle_relu (b, heddle_group_norm (b, "gn", heddle_conv2d (b, "conv", X (0), .channels = 16, .kernel = 3), .groups = 4)))
+CASE (embedding, heddle_embedding_op (b, X (0), X (1)))
+CASE (linear_last, heddle_emit (b, HEDDLE_OP_LINEAR, "fc", c->in, 3, NULL, 0))
+CASE (permute, heddle_permute (b, X (0), 0, 2, 1, 3))
+CASE (permute_last, heddle_permute (b, X (0), 2, 0, 1))
+CASE (transpose, heddle_transpose (b, X (0), -1, 0))
+CASE (permute_blocked, heddle_permute (b, heddle_relu (b, heddle_conv2d (b, "conv", X (0), .channels = 16, .kernel = 3)), 0, 2, 3, 1))
+CASE (permute_u8, heddle_cast (b, heddle_permute (b, X (0), 0, 3, 1, 2), HEDDLE_F32))
+CASE (concat, heddle_concat (b, c->in, 3, 1))
+CASE (concat_last, heddle_concat (b, c->in, 2, -1))
+CASE (concat_twice, heddle_concat (b, (HeddleValue *[]) { X (0), X (0), X (1) }, 3, 0))
+CASE (slice, heddle_slice (b, X (0), 1, 2, -1))
+CASE (slice_rest, heddle_slice (b, X (0), -1, -3, 0))
+CASE (slice_step, heddle_slice_step (b, heddle_slice_step (b, X (0), 2, 1, 0, 3), 0, 0, 0, 2))
+CASE (pad, heddle_pad (b, heddle_pad (b, X (0), 1, 2, 1, 0.75), -1, 0, 3, 0))
+static HeddleValue *
+attention (Case *c, gboolean causal, double scale)
+{
+  HeddleAttentionAttr attr = { scale, causal };
+  HeddleValue *out[2];
+  c->b->iface->emit (c->b, HEDDLE_OP_ATTENTION, "attention", c->in, 3, &attr, sizeof attr, out, 2);
+  c->extra[0] = out[1];
+  return out[0];
+}
+CASE (attention, attention (c, FALSE, 0))
+CASE (attention_causal, attention (c, TRUE, 0))
+CASE (attention_scale, attention (c, FALSE, 1.75))
+/* one input that is query, key and value: its gradient is a sum of three */
+CASE (attention_self, heddle_scaled_dot_product_attention (b, X (0), X (0), X (0), TRUE, 0))
+CASE (attention_f16, heddle_cast (b, heddle_scaled_dot_product_attention (b, heddle_cast (b, X (0), HEDDLE_F16), heddle_cast (b, X (1), HEDDLE_F16),
+                                                                          heddle_cast (b, X (2), HEDDLE_F16), TRUE, 0), HEDDLE_F32))
+CASE (layer_norm_bf16, heddle_cast (b, heddle_layer_norm (b, "ln", heddle_cast (b, X (0), HEDDLE_BF16), .no_affine = TRUE), HEDDLE_F32))
+/* a transformer block as a model writes it, every layer form; weights are tied */
+static HeddleValue *
+build_block (Case *c)
+{
+  HeddleBuilder *b = c->b;
+  HeddleShape s = heddle_shape (2, 7, 2, 5);                          /* (B, T, H, D) */
+  HeddleValue *x = heddle_embedding (b, "wte", X (0), .count = 11, .features = 10, .init = { HEDDLE_INIT_NORMAL, 0, 0.5 }), *heads[3];
+  HeddleValue *table = heddle_param (b, "wte.weight", heddle_shape (11, 10), (HeddleInit) { HEDDLE_INIT_NORMAL, 0, 0.5 });
+  HeddleValue *qkv = heddle_linear (b, "qkv", heddle_layer_norm (b, "ln_1", x), .features = 30, .last_axis = TRUE);
+  for (guint i = 0; i < 3; i++)
+    heads[i] = heddle_permute (b, heddle_reshape (b, heddle_slice (b, qkv, -1, 10 * i, 10 * i + 10), s), 0, 2, 1, 3);
+  HeddleValue *y = heddle_permute (b, heddle_scaled_dot_product_attention (b, heads[0], heads[1], heads[2], TRUE, 0), 0, 2, 1, 3);
+  x = heddle_add (b, x, heddle_linear (b, "proj", heddle_reshape (b, y, heddle_shape (2, 7, 10)), .features = 10, .last_axis = TRUE));
+  x = heddle_add (b, x, heddle_linear (b, "fc", heddle_gelu_tanh (b, heddle_rms_norm (b, "ln_2", x)), .features = 10, .last_axis = TRUE));
+  return heddle_mul (b, heddle_linear_op (b, x, table, NULL), X (1));
+}
 /* autocast: matrix products and convolutions in 16 bits, the loss in f32 */
 static HeddleValue *
 low_network (Case *c, HeddleDtype low)
@@ -477,6 +555,36 @@ static const Entry entries[] = {
   { "matmul", build_matmul, 2, { F (5, 7), F (7, 3) } }, { "matmul/ta", build_matmul_ta, 2, { F (7, 5), F (7, 3) } }, { "matmul/tb", build_matmul_tb, 2, { F (5, 7), F (3, 7) } },
   { "matmul/tt", build_matmul_tt, 2, { F (7, 5), F (3, 7) } }, { "linear", build_linear, 3, { F (5, 7), F (3, 7), F (3) } }, { "linear/1", build_linear, 3, { F (1, 33), F (17, 33), F (17) } },
   { "linear/no bias", build_linear_no_bias, 2, { F (5, 7), F (3, 7) } },
+  { "linear/last axis", build_linear_last, 3, { F (2, 3, 7), F (5, 7), F (5) } }, { "linear/last axis, 4-d", build_linear_last, 3, { F (2, 16, 3, 16), F (32, 16), F (32) } },
+  { "linear/large", build_linear_last, 3, { F (2, 150, 33), F (130, 33), F (130) } },
+  { "matmul/batch", build_matmul, 2, { F (2, 3, 5, 7), F (2, 3, 7, 4) } }, { "matmul/batch ta", build_matmul_ta, 2, { F (3, 7, 5), F (3, 7, 4) } },
+  { "matmul/batch tb", build_matmul_tb, 2, { F (3, 5, 7), F (3, 4, 7) } }, { "matmul/batch tt", build_matmul_tt, 2, { F (3, 7, 5), F (3, 4, 7) } },
+  { "matmul/shared", build_matmul, 2, { F (2, 3, 5, 7), F (7, 4) } }, { "matmul/shared ta", build_matmul_ta, 2, { F (3, 7, 5), F (7, 4) } },
+  { "matmul/shared tb", build_matmul_tb, 2, { F (3, 5, 7), F (4, 7) } }, { "matmul/shared tt", build_matmul_tt, 2, { F (3, 7, 5), F (4, 7) } },
+  { "matmul/batch large", build_matmul, 2, { F (8, 48, 64), F (8, 64, 96) } },
+  { "layer_norm", build_layer_norm, 3, { F (3, 5, 7), F (7), F (7) } }, { "layer_norm/blocks", build_layer_norm, 3, { F (160, 256), F (256), F (256) } },
+  { "layer_norm/long", build_layer_norm, 3, { F (3, 9001), F (9001), F (9001) } }, { "layer_norm/two axes", build_layer_norm_2, 3, { F (37, 5, 7), F (5, 7), F (5, 7) } },
+  { "layer_norm/no shift", build_layer_norm_no_shift, 2, { F (17, 33), F (33) } }, { "layer_norm/plain", build_layer_norm_plain, 1, { F (17, 32) } },
+  { "layer_norm/4-d", build_layer_norm, 3, { F (2, 16, 3, 16), F (16), F (16) } }, { "layer_norm/bf16", build_layer_norm_bf16, 1, { F (17, 33) } },
+  { "layer_norm/vector", build_layer_norm_plain, 1, { F (19) } }, { "rms_norm", build_rms_norm, 2, { F (3, 5, 7), F (7) } }, { "rms_norm/blocks", build_rms_norm, 2, { F (160, 256), F (256) } },
+  { "rms_norm/plain", build_rms_norm_plain, 1, { F (5, 3, 11) } }, { "group_norm", build_group_norm, 3, { F (3, 6, 5, 7), F (6), F (6) } },
+  { "group_norm/large", build_group_norm, 3, { F (4, 48, 16, 16), F (48), F (48) } }, { "group_norm/2-d", build_group_norm, 3, { F (13, 12), F (12), F (12) } },
+  { "group_norm/one", build_group_norm_1, 1, { F (3, 5, 7) } }, { "group_norm/blocked", build_group_norm_conv, 1, { F (2, 8, 7, 9) } },
+  { "embedding", build_embedding, 2, { LABELS (13, 7), F (7, 5) } }, { "embedding/2-d", build_embedding, 2, { { HEDDLE_I32, heddle_shape (3, 5), 0, 9 }, F (9, 16) } },
+  { "embedding/u8", build_embedding, 2, { { HEDDLE_U8, heddle_shape (8, 64), 0, 200 }, F (200, 130) } }, { "embedding/scalar", build_embedding, 2, { { HEDDLE_I64, { 0 }, 0, 7 }, F (7, 5) } },
+  { "permute", build_permute, 1, { F (2, 3, 5, 7) } }, { "permute/heads", build_permute, 1, { F (2, 64, 16, 32) } }, { "permute/last", build_permute_last, 1, { F (5, 7, 11) } },
+  { "permute/large", build_permute_last, 1, { F (33, 40, 50) } }, { "permute/blocked", build_permute_blocked, 1, { F (2, 8, 7, 9) } },
+  { "permute/u8", build_permute_u8, 1, { { HEDDLE_U8, heddle_shape (2, 3, 5, 7), 0, 256 } }, TRUE }, { "transpose", build_transpose, 1, { F (37, 50) } },
+  { "transpose/3-d", build_transpose, 1, { F (5, 7, 11) } }, { "concat", build_concat, 3, { F (2, 3, 5), F (2, 1, 5), F (2, 7, 5) } }, { "concat/last", build_concat_last, 2, { F (2, 3, 5), F (2, 3, 4) } },
+  { "concat/twice", build_concat_twice, 2, { F (2, 3), F (4, 3) } }, { "slice", build_slice, 1, { F (3, 7, 5) } }, { "slice/rest", build_slice_rest, 1, { F (3, 7, 5) } },
+  { "slice/step", build_slice_step, 1, { F (5, 3, 11) } }, { "pad", build_pad, 1, { F (3, 5, 7) } },
+  { "attention", build_attention, 3, { F (2, 3, 7, 5), F (2, 3, 7, 5), F (2, 3, 7, 5) } }, { "attention/causal", build_attention_causal, 3, { F (2, 3, 7, 5), F (2, 3, 7, 5), F (2, 3, 7, 5) } },
+  { "attention/cross", build_attention, 3, { F (1, 2, 5, 3), F (1, 2, 9, 3), F (1, 2, 9, 6) } }, { "attention/scale", build_attention_scale, 3, { F (2, 1, 5, 3), F (2, 1, 5, 3), F (2, 1, 5, 3) } },
+  { "attention/tiles", build_attention, 3, { F (1, 2, 133, 9), F (1, 2, 70, 9), F (1, 2, 70, 17) } }, { "attention/causal tiles", build_attention_causal, 3, { F (1, 2, 133, 9), F (1, 2, 133, 9), F (1, 2, 133, 9) } },
+  { "attention/causal, more keys", build_attention_causal, 3, { F (1, 1, 5, 4), F (1, 1, 150, 4), F (1, 1, 150, 4) } }, { "attention/causal, more queries", build_attention_causal, 3, { F (1, 1, 150, 4), F (1, 1, 70, 4), F (1, 1, 70, 4) } },
+  { "attention/whole tiles", build_attention_causal, 3, { F (2, 2, 128, 16), F (2, 2, 128, 16), F (2, 2, 128, 16) } }, { "attention/self", build_attention_self, 1, { F (1, 2, 6, 4) } },
+  { "attention/one", build_attention_causal, 3, { F (1, 1, 1, 1), F (1, 1, 1, 1), F (1, 1, 1, 1) } }, { "attention/f16", build_attention_f16, 3, { F (1, 2, 9, 8), F (1, 2, 9, 8), F (1, 2, 9, 8) } },
+  { "transformer block", build_block, 2, { { HEDDLE_I64, heddle_shape (2, 7), 0, 11 }, F (2, 7, 11) } },
   { "softmax", build_softmax, 1, { F (5, 7) } }, { "softmax/1", build_softmax_1, 1, { F (3, 5, 7) } }, { "log_softmax", build_log_softmax, 1, { F (5, 7) } },
   { "log_softmax/0", build_log_softmax_0, 1, { F (5, 7) } },
   { "max_pool", build_max_pool, 1, { F (2, 3, 7, 9) } }, { "max_pool/blocked", build_conv_relu_pool, 3, { F (2, 8, 7, 9), F (16, 8, 3, 3), F (16) } },

@@ -88,6 +88,7 @@ struct _CpuPlan
   char         **described;      /* per op */
   gboolean       profile;
   guint64        runs;
+  char          *fault;          /* what a step found wrong with its input in the run in hand, or NULL */
 };
 
 /* ---- layouts.c ---- */
@@ -108,6 +109,8 @@ guint    cpu_buffer_new   (CpuPlan *plan, gsize bytes);
 Operand  cpu_temp         (CpuPlan *plan, HeddleDtype dtype, const HeddleShape *shape, const Layout *layout);
 Step    *cpu_step_new     (CpuPlan *plan, const HeddleOp *op, const char *what, StepRun run);
 gpointer cpu_pointer      (CpuPlan *plan, const Operand *operand);
+/* A step found data that it cannot work with: the run ends after it with this error.  From the thread that runs the plan. */
+void     cpu_fault        (CpuPlan *plan, const Step *step, const char *format, ...) G_GNUC_PRINTF (3, 4);
 #define IN(i)  cpu_pointer (plan, &step->in[i])
 #define OUT(i) cpu_pointer (plan, &step->out[i])
 
@@ -159,15 +162,22 @@ gboolean cpu_emit_pool    (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_pool_is_2x2  (const HeddlePoolAttr *attr);     /* windows of 2 x 2 side by side */
 gboolean cpu_emit_loss    (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_shape   (CpuCompiler *c, const HeddleOp *op);
+gboolean cpu_emit_row_norm (CpuCompiler *c, const HeddleOp *op);
+gboolean cpu_emit_embedding (CpuCompiler *c, const HeddleOp *op);
+gboolean cpu_emit_movement (CpuCompiler *c, const HeddleOp *op);
+gboolean cpu_emit_attention (CpuCompiler *c, const HeddleOp *op);
 /* A step whose floating inputs and outputs are f32, images in LAYOUT and everything else row-major; an output nobody reads is not made (NULL). */
 Step    *cpu_simple       (CpuCompiler *c, const HeddleOp *op, const char *what, StepRun run, const Layout *layout);
 
 /* Work below this many elements stays on one thread. */
 #define PARALLEL_MIN 32768
 
-/* Each kernel is compiled for three instruction sets and chosen when the module is opened. */
-#if defined (__x86_64__) && defined (__GNUC__) && !defined (__clang__) && !defined (__SANITIZE_THREAD__) && !defined (__SANITIZE_ADDRESS__)
-#define VECTOR __attribute__ ((target_clones ("default", "arch=haswell", "arch=skylake-avx512")))
+/* Each kernel is compiled for three instruction sets and chosen when the module is opened.  Levels, not names of processors: GCC compares
+ * "arch=haswell" with the very processor, and a newer one would fall back to SSE2. */
+#if defined (__x86_64__) && defined (__GNUC__) && !defined (__clang__) && __GNUC__ >= 12 && !defined (__SANITIZE_THREAD__) && !defined (__SANITIZE_ADDRESS__)
+#define VECTOR __attribute__ ((target_clones ("default", "arch=x86-64-v3", "arch=x86-64-v4")))
+#elif defined (__x86_64__) && defined (__GNUC__) && !defined (__clang__) && !defined (__SANITIZE_THREAD__) && !defined (__SANITIZE_ADDRESS__)
+#define VECTOR __attribute__ ((target_clones ("default", "avx2", "avx512f")))
 #else
 #define VECTOR
 #endif

@@ -218,10 +218,21 @@ plan_describe (HeddlePlan *base, guint op)
   return g_strdup (((CpuPlan *) base)->described[op]);
 }
 
+void
+cpu_fault (CpuPlan *plan, const Step *step, const char *format, ...)
+{
+  va_list args;
+  va_start (args, format);
+  g_autofree char *text = g_strdup_vprintf (format, args);
+  va_end (args);
+  if (!plan->fault)
+    plan->fault = g_strdup_printf ("%s \"%s\": %s", step->op->info->name, step->op->name, text);
+}
+
 static void
 run_profiled (CpuPlan *plan)
 {
-  for (guint i = 0; i < plan->steps->len; i++)
+  for (guint i = 0; !plan->fault && i < plan->steps->len; i++)
     {
       Step *step = plan->steps->pdata[i];
       double start = omp_get_wtime ();
@@ -234,16 +245,22 @@ static gboolean
 plan_run (HeddlePlan *base, const gpointer *inputs, GError **error)
 {
   CpuPlan *plan = (CpuPlan *) base;
-  (void) error;
+  gboolean ok = TRUE;
   plan->inputs = inputs;
   omp_set_num_threads ((int) plan->device->threads);
   if (plan->profile)
     run_profiled (plan);
   else
-    for (guint i = 0; i < plan->steps->len; i++)
+    for (guint i = 0; !plan->fault && i < plan->steps->len; i++)
       ((Step *) plan->steps->pdata[i])->run (plan, plan->steps->pdata[i]);
   plan->runs++;
-  return TRUE;
+  if (plan->fault)
+    {
+      g_set_error_literal (error, HEDDLE_ERROR, HEDDLE_ERROR_DATA, plan->fault);
+      g_clear_pointer (&plan->fault, g_free);
+      ok = FALSE;
+    }
+  return ok;
 }
 
 /* Blocked to row-major, for what people look at. */

@@ -1,5 +1,6 @@
 /* cpu/elementwise.c: a chain of elementwise operations as one loop over cache-sized tiles.  Must not know layouts beyond their equality. */
 #include "cpu.h"
+#include "vecmath.h"
 #include "base/random.h"
 #include "tensor/tensors.h"
 
@@ -78,39 +79,60 @@ UNARY (copy, x)
 UNARY (neg, -x)
 UNARY (abs, fabsf (x))
 UNARY (sign, (float) (x > 0) - (float) (x < 0))
-UNARY (exp, expf (x))
-UNARY (expm1, expm1f (x))
+UNARY (exp, vm_exp (x))
+UNARY (expm1, vm_expm1 (x))
 UNARY (log, logf (x))
 UNARY (sqrt, sqrtf (x))
 UNARY (rsqrt, 1.0f / sqrtf (x))
 UNARY (square, x * x)
 UNARY (reciprocal, 1.0f / x)
 UNARY (relu, x < 0 ? 0.0f : x)             /* NaN stays NaN */
-UNARY (sigmoid, 1.0f / (1.0f + expf (-x)))
-UNARY (tanh, tanhf (x))
+UNARY (sigmoid, vm_sigmoid (x))
+UNARY (tanh, vm_tanh (x))
 
-static inline float
-gelu (float x, gboolean tanh_form)
+/* 0.79788 = sqrt (2 / pi), 0.3989 = 1 / sqrt (2 pi) */
+static inline __attribute__ ((always_inline)) float
+gelu_tanh (float x)
 {
-  return tanh_form ? 0.5f * x * (1.0f + tanhf (0.7978845608028654f * (x + 0.044715f * x * x * x))) : 0.5f * x * (1.0f + erff (x * 0.7071067811865476f));
+  return 0.5f * x * (1.0f + vm_tanh (0.7978845608028654f * (x + 0.044715f * x * x * x)));
 }
 
-static inline float
-gelu_slope (float x, gboolean tanh_form)
+static inline __attribute__ ((always_inline)) float
+gelu_tanh_slope (float x)
 {
-  float slope;
-  if (tanh_form)
-    {
-      float t = tanhf (0.7978845608028654f * (x + 0.044715f * x * x * x));
-      slope = 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * 0.7978845608028654f * (1.0f + 3 * 0.044715f * x * x);
-    }
-  else
-    slope = 0.5f * (1.0f + erff (x * 0.7071067811865476f)) + x * 0.3989422804014327f * expf (-0.5f * x * x);
-  return slope;
+  float t = vm_tanh (0.7978845608028654f * (x + 0.044715f * x * x * x));
+  return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * 0.7978845608028654f * (1.0f + 3 * 0.044715f * x * x);
 }
 
-UNARY (gelu, gelu (x, ((const HeddleGeluAttr *) attr)->tanh_form))
-BINARY (gelu_grad, x * gelu_slope (y, ((const HeddleGeluAttr *) attr)->tanh_form))
+static inline __attribute__ ((always_inline)) float
+gelu_erf (float x)
+{
+  return 0.5f * x * (1.0f + vm_erf (x * 0.7071067811865476f));
+}
+
+static inline __attribute__ ((always_inline)) float
+gelu_erf_slope (float x)
+{
+  return 0.5f * (1.0f + vm_erf (x * 0.7071067811865476f)) + x * 0.3989422804014327f * vm_exp (-0.5f * x * x);
+}
+
+UNARY (gelu_erf, gelu_erf (x))
+UNARY (gelu_tanh, gelu_tanh (x))
+BINARY (gelu_erf_grad, x * gelu_erf_slope (y))
+BINARY (gelu_tanh_grad, x * gelu_tanh_slope (y))
+
+/* One branch for a whole tile, not one for each number. */
+static void
+k_gelu (float *restrict d, const float *a, const float *b, const float *c, const gboolean scalar[3], gsize n, gconstpointer attr)
+{
+  (((const HeddleGeluAttr *) attr)->tanh_form ? k_gelu_tanh : k_gelu_erf) (d, a, b, c, scalar, n, attr);
+}
+
+static void
+k_gelu_grad (float *restrict d, const float *a, const float *b, const float *c, const gboolean scalar[3], gsize n, gconstpointer attr)
+{
+  (((const HeddleGeluAttr *) attr)->tanh_form ? k_gelu_tanh_grad : k_gelu_erf_grad) (d, a, b, c, scalar, n, attr);
+}
 
 static void
 k_select (float *restrict d, const float *a, const float *b, const float *c, const gboolean scalar[3], gsize n, gconstpointer attr)

@@ -33,52 +33,84 @@ cpu_simple (CpuCompiler *c, const HeddleOp *op, const char *what, StepRun run, c
 
 /* ---- matrix products: oneDNN's row-major sgemm ---- */
 
+/* (..., M, K) (..., K, N), or (K, N) for all.  Several products share the threads; one is oneDNN's to share out. */
 static void
 run_matmul (CpuPlan *plan, Step *step)
 {
   const HeddleMatmulAttr *a = step->op->attr;
   const HeddleShape *x = &step->in[0].shape, *w = &step->in[1].shape, *y = &step->out[0].shape;
-  gint64 k = x->size[a->transpose_a ? 0 : 1];
-  dnnl_sgemm (a->transpose_a ? 'T' : 'N', a->transpose_b ? 'T' : 'N', y->size[0], y->size[1], k, 1, IN (0), x->size[1], IN (1), w->size[1], 0, OUT (0), y->size[1]);
+  gint32 r = x->rank;
+  gint64 m = y->size[r - 2], n = y->size[r - 1], k = x->size[r - (a->transpose_a ? 2 : 1)], batch = heddle_shape_count (y) / MAX (m * n, 1);
+  gint64 step_b = w->rank == 2 && r > 2 ? 0 : k * n;
+  const float *from = IN (0), *by = IN (1);
+  float *to = OUT (0);
+  char ta = a->transpose_a ? 'T' : 'N', tb = a->transpose_b ? 'T' : 'N';
+  if (!step_b && !a->transpose_a)               /* one tall product */
+    {
+      m *= batch;
+      batch = 1;
+    }
+#pragma omp parallel for schedule(static) if (batch > 1 && batch * m * n >= PARALLEL_MIN)
+  for (gint64 i = 0; i < batch; i++)
+    dnnl_sgemm (ta, tb, m, n, k, 1, from + i * m * k, x->size[r - 1], by + i * step_b, w->size[w->rank - 1], 0, to + i * m * n, n);
+}
+
+/* All leading axes are rows. */
+static gint64
+rows_of (const HeddleShape *s)
+{
+  return heddle_shape_count (s) / MAX (s->size[s->rank - 1], 1);
 }
 
 static void
 run_linear (CpuPlan *plan, Step *step)
 {
-  const HeddleShape *w = &step->in[1].shape, *y = &step->out[0].shape;
-  gint64 n = y->size[0], out = w->size[0], in = w->size[1];
+  const HeddleShape *w = &step->in[1].shape;
+  gint64 n = rows_of (&step->out[0].shape), out = w->size[0], in = w->size[1];
   const float *bias = step->n_in > 2 ? IN (2) : NULL;
   float *to = OUT (0);
-  for (gint64 i = 0; bias && i < n; i++)
-    memcpy (to + i * out, bias, (gsize) out * sizeof (float));
+  if (bias)
+    {
+#pragma omp parallel for schedule(static) if (n * out >= PARALLEL_MIN)
+      for (gint64 i = 0; i < n; i++)
+        memcpy (to + i * out, bias, (gsize) out * sizeof (float));
+    }
   dnnl_sgemm ('N', 'T', n, out, in, 1, IN (0), in, IN (1), in, bias ? 1 : 0, to, out);
 }
 
 static void
 run_linear_grad_input (CpuPlan *plan, Step *step)
 {
-  const HeddleShape *w = &step->in[1].shape, *dy = &step->in[0].shape;
-  dnnl_sgemm ('N', 'N', dy->size[0], w->size[1], w->size[0], 1, IN (0), w->size[0], IN (1), w->size[1], 0, OUT (0), w->size[1]);
+  const HeddleShape *w = &step->in[1].shape;
+  dnnl_sgemm ('N', 'N', rows_of (&step->in[0].shape), w->size[1], w->size[0], 1, IN (0), w->size[0], IN (1), w->size[1], 0, OUT (0), w->size[1]);
 }
 
 VECTOR static void
-column_sums (const float *x, gint64 rows, gint64 columns, float *restrict sum)
+column_sums (const float *x, gint64 rows, gint64 columns, gint64 pitch, float *restrict sum)
 {
   memset (sum, 0, (gsize) columns * sizeof (float));
   for (gint64 i = 0; i < rows; i++)
     for (gint64 j = 0; j < columns; j++)
-      sum[j] += x[i * columns + j];
+      sum[j] += x[i * pitch + j];
 }
+
+#define SUM_COLUMNS 64      /* that one thread sums, all rows in order: the same sums for any number of threads */
 
 static void
 run_linear_grad_weight (CpuPlan *plan, Step *step)
 {
   const HeddleShape *dy = &step->in[0].shape, *x = &step->in[1].shape;
-  gint64 n = dy->size[0], out = dy->size[1], in = x->size[1];
+  gint64 n = rows_of (dy), out = dy->size[dy->rank - 1], in = x->size[x->rank - 1];
+  const float *from = IN (0);
+  float *bias = OUT (1);
   if (OUT (0))
-    dnnl_sgemm ('T', 'N', out, in, n, 1, IN (0), out, IN (1), in, 0, OUT (0), in);
-  if (OUT (1))
-    column_sums (IN (0), n, out, OUT (1));
+    dnnl_sgemm ('T', 'N', out, in, n, 1, from, out, IN (1), in, 0, OUT (0), in);
+  if (bias)
+    {
+#pragma omp parallel for schedule(static) if (n * out >= PARALLEL_MIN)
+      for (gint64 j = 0; j < out; j += SUM_COLUMNS)
+        column_sums (from + j, n, MIN (SUM_COLUMNS, out - j), out, bias + j);
+    }
 }
 
 /* ---- the loss scaler: torch/amp/grad_scaler.py, with a floor ---- */
@@ -126,7 +158,8 @@ cpu_emit_kernel (CpuCompiler *c, const HeddleOp *op, GError **error)
             step->out[i] = cpu_temp (c->plan, HEDDLE_F32, &op->out[i]->shape, &cpu_plain);
       }
       break;
-    default: ok = cpu_emit_norm (c, op) || cpu_emit_pool (c, op) || cpu_emit_loss (c, op) || cpu_emit_shape (c, op); break;
+    default: ok = cpu_emit_norm (c, op) || cpu_emit_pool (c, op) || cpu_emit_loss (c, op) || cpu_emit_shape (c, op) || cpu_emit_row_norm (c, op) || cpu_emit_embedding (c, op) || cpu_emit_movement (c, op)
+             || cpu_emit_attention (c, op); break;
     }
   if (!ok)
     g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "%s \"%s\": the cpu backend has no kernel for this operation", op->info->name, op->name);

@@ -1,5 +1,6 @@
 /* cpu/loss.c: softmax, its logarithm, losses and top-k.  Must not know what runs around them. */
 #include "cpu.h"
+#include "vecmath.h"
 #include "program/rules.h"
 
 #include <math.h>
@@ -20,18 +21,54 @@ axis_of (const Step *step)
   return a;
 }
 
-/* log sum e^x, safe for large x */
-static double
-log_sum (const float *x, gint64 n, gint64 stride, float *largest)
+/* Sums run in vector lanes over blocks of this many numbers and are joined in double. */
+#define SUM_BLOCK 4096
+
+/* log sum e^x of contiguous numbers, safe for large x; NaN when one is */
+VECTOR static double
+log_sum (const float *x, gint64 n, float *largest)
+{
+  float top = -INFINITY;
+  double sum = 0;
+#pragma omp simd reduction(max:top)
+  for (gint64 i = 0; i < n; i++)
+    top = x[i] > top ? x[i] : top;
+  for (gint64 k = 0; k < n; k += SUM_BLOCK)
+    {
+      float s = 0;
+#pragma omp simd reduction(+:s)
+      for (gint64 i = k; i < MIN (n, k + SUM_BLOCK); i++)
+        s += vm_exp (x[i] - top);
+      sum += s;
+    }
+  *largest = top;
+  return log (sum);
+}
+
+VECTOR static void
+softmax_row (const float *x, float *restrict y, gint64 n, float top, float log_sum, gboolean logarithm)
+{
+  if (logarithm)
+    for (gint64 i = 0; i < n; i++)
+      y[i] = (x[i] - top) - log_sum;
+  else
+    for (gint64 i = 0; i < n; i++)
+      y[i] = vm_exp ((x[i] - top) - log_sum);
+}
+
+/* Numbers that are not neighbours, one column */
+static void
+softmax_column (const float *x, float *y, gint64 n, gint64 stride, gboolean logarithm)
 {
   float top = -INFINITY;
   double sum = 0;
   for (gint64 i = 0; i < n; i++)
     top = x[i * stride] > top || x[i * stride] != x[i * stride] ? x[i * stride] : top;
   for (gint64 i = 0; i < n; i++)
-    sum += expf (x[i * stride] - top);
-  *largest = top;
-  return log (sum);
+    sum += vm_exp (x[i * stride] - top);
+  float l = (float) log (sum);
+  for (gint64 i = 0; i < n; i++)
+    y[i * stride] = logarithm ? (x[i * stride] - top) - l : vm_exp ((x[i * stride] - top) - l);
 }
 
 static void
@@ -45,14 +82,47 @@ run_softmax (CpuPlan *plan, Step *step)
   for (gint64 k = 0; k < a.outer * a.inner; k++)
     {
       gint64 at = k / a.inner * a.length * a.inner + k % a.inner;
-      float top;
-      double l = log_sum (x + at, a.length, a.inner, &top);
-      for (gint64 i = 0; i < a.length; i++)
+      if (a.inner == 1)
         {
-          double r = (double) (x[at + i * a.inner] - top) - l;
-          y[at + i * a.inner] = (float) (logarithm ? r : exp (r));
+          float top;
+          double l = log_sum (x + at, a.length, &top);
+          softmax_row (x + at, y + at, a.length, top, (float) l, logarithm);
         }
+      else
+        softmax_column (x + at, y + at, a.length, a.inner, logarithm);
     }
+}
+
+/* y (dy - sum dy y), or dy - e^y sum dy */
+VECTOR static void
+softmax_grad_row (const float *dy, const float *y, float *restrict dx, gint64 n, gboolean logarithm)
+{
+  double sum = 0;
+  for (gint64 k = 0; k < n; k += SUM_BLOCK)
+    {
+      float s = 0;
+      gint64 end = MIN (n, k + SUM_BLOCK);
+      if (logarithm)
+        {
+#pragma omp simd reduction(+:s)
+          for (gint64 i = k; i < end; i++)
+            s += dy[i];
+        }
+      else
+        {
+#pragma omp simd reduction(+:s)
+          for (gint64 i = k; i < end; i++)
+            s += dy[i] * y[i];
+        }
+      sum += s;
+    }
+  float total = (float) sum;
+  if (logarithm)
+    for (gint64 i = 0; i < n; i++)
+      dx[i] = dy[i] - vm_exp (y[i]) * total;
+  else
+    for (gint64 i = 0; i < n; i++)
+      dx[i] = y[i] * (dy[i] - total);
 }
 
 static void
@@ -67,12 +137,17 @@ run_softmax_grad (CpuPlan *plan, Step *step)
     {
       gint64 at = k / a.inner * a.length * a.inner + k % a.inner;
       double sum = 0;
+      if (a.inner == 1)
+        {
+          softmax_grad_row (dy + at, y + at, dx + at, a.length, logarithm);
+          continue;
+        }
       for (gint64 i = 0; i < a.length; i++)
         sum += (double) dy[at + i * a.inner] * (logarithm ? 1 : y[at + i * a.inner]);
       for (gint64 i = 0; i < a.length; i++)
         {
           gint64 j = at + i * a.inner;
-          dx[j] = (float) (logarithm ? dy[j] - exp (y[j]) * sum : y[j] * (dy[j] - sum));
+          dx[j] = (float) (logarithm ? dy[j] - vm_exp (y[j]) * sum : y[j] * (dy[j] - sum));
         }
     }
 }
@@ -92,32 +167,65 @@ counts (gint64 label, gint64 ignore, gint64 classes)
   return label != ignore && label >= 0 && label < classes;
 }
 
+/* What sample I adds to the loss and to the denominator */
+static void
+sample_loss (const HeddleCrossEntropyAttr *a, const float *x, gint64 k, gint64 y, const float *weights, double *loss, double *denominator)
+{
+  *loss = *denominator = 0;
+  if (counts (y, a->ignore_index, k))
+    {
+      float top;
+      double l = log_sum (x, k, &top), w = weights ? weights[y] : 1, smooth = 0;
+      for (gint64 c = 0; a->label_smoothing > 0 && c < k; c++)
+        smooth += (weights ? weights[c] : 1) * (l - (double) (x[c] - top));
+      *loss = (1 - a->label_smoothing) * w * (l - (double) (x[y] - top)) + a->label_smoothing / (double) k * smooth;
+      *denominator = w;
+    }
+}
+
+/* Samples are added up in order after all are known: the same sum for any number of threads. */
 static void
 run_cross_entropy (CpuPlan *plan, Step *step)
 {
   const HeddleCrossEntropyAttr *a = step->op->attr;
   gint64 n = step->in[0].shape.size[0], k = step->in[0].shape.size[1];
-  const float *logits = IN (0), *weights = step->n_in > 2 ? IN (2) : NULL;
+  guint n_op = step->op->n_in;
+  const float *logits = IN (0), *weights = n_op > 2 ? IN (2) : NULL;
   gconstpointer labels = IN (1);
-  double sum = 0, denominator = 0;
+  double *parts = IN (n_op), sum = 0, denominator = 0;      /* (n, 2) */
+#pragma omp parallel for schedule(static) if (n * k >= PARALLEL_MIN)
+  for (gint64 i = 0; i < n; i++)
+    sample_loss (a, logits + i * k, k, label_at (&step->in[1], labels, i), weights, &parts[2 * i], &parts[2 * i + 1]);
   for (gint64 i = 0; i < n; i++)
     {
-      gint64 y = label_at (&step->in[1], labels, i);
-      const float *x = logits + i * k;
-      if (counts (y, a->ignore_index, k))
-        {
-          float top;
-          double l = log_sum (x, k, 1, &top), w = weights ? weights[y] : 1, smooth = 0;
-          for (gint64 c = 0; a->label_smoothing > 0 && c < k; c++)
-            smooth += (weights ? weights[c] : 1) * (l - (double) (x[c] - top));
-          sum += (1 - a->label_smoothing) * w * (l - (double) (x[y] - top)) + a->label_smoothing / (double) k * smooth;
-          denominator += w;
-        }
+      sum += parts[2 * i];
+      denominator += parts[2 * i + 1];
     }
   if (OUT (0))
     *(float *) OUT (0) = denominator > 0 ? (float) (sum / denominator) : 0;
   if (OUT (1))
     *(float *) OUT (1) = (float) denominator;
+}
+
+static void
+emit_cross_entropy (CpuCompiler *c, const HeddleOp *op)
+{
+  HeddleShape parts = heddle_shape (op->in[0]->shape.size[0] * 4);
+  Operand scratch = cpu_temp (c->plan, HEDDLE_F32, &parts, &cpu_plain);
+  Step *step = cpu_simple (c, op, "cross entropy", run_cross_entropy, &cpu_plain);
+  step->in[step->n_in++] = scratch;
+}
+
+/* dx = p slope - smooth weight; the label's own share is taken off by the caller */
+VECTOR static void
+probability_slopes (const float *x, float *restrict dx, gint64 n, float top, float log_sum, float slope, float smooth, const float *weights)
+{
+  if (smooth != 0 && weights)
+    for (gint64 c = 0; c < n; c++)
+      dx[c] = vm_exp ((x[c] - top) - log_sum) * slope - smooth * weights[c];
+  else
+    for (gint64 c = 0; c < n; c++)
+      dx[c] = vm_exp ((x[c] - top) - log_sum) * slope - smooth;
 }
 
 static void
@@ -139,12 +247,10 @@ run_cross_entropy_grad (CpuPlan *plan, Step *step)
       if (counts (y, a->ignore_index, k))
         {
           float top;
-          double l = log_sum (x, k, 1, &top), w = (weights ? weights[y] : 1) * (1 - a->label_smoothing), e = a->label_smoothing / (double) k;
-          for (gint64 c = 0; c < k; c++)
-            {
-              double p = exp ((double) (x[c] - top) - l);
-              dx[i * k + c] = (float) (factor * (w * (p - (c == y)) + e * (p * total - (weights ? weights[c] : 1))));
-            }
+          double l = log_sum (x, k, &top), w = (weights ? weights[y] : 1) * (1 - a->label_smoothing), e = a->label_smoothing / (double) k;
+          double slope = factor * (w + e * total), smooth = factor * e, label = factor * w + smooth * (weights ? weights[y] : 1);
+          probability_slopes (x, dx + i * k, k, top, (float) l, (float) slope, (float) smooth, weights);
+          dx[i * k + y] = (float) (exp ((double) (x[y] - top) - l) * slope - label);
         }
       else
         memset (dx + i * k, 0, (gsize) k * sizeof (float));
@@ -195,7 +301,7 @@ cpu_emit_loss (CpuCompiler *c, const HeddleOp *op)
     {
     case HEDDLE_OP_SOFTMAX: case HEDDLE_OP_LOG_SOFTMAX: cpu_simple (c, op, "softmax", run_softmax, &cpu_plain); break;
     case HEDDLE_OP_SOFTMAX_GRAD: case HEDDLE_OP_LOG_SOFTMAX_GRAD: cpu_simple (c, op, "softmax", run_softmax_grad, &cpu_plain); break;
-    case HEDDLE_OP_CROSS_ENTROPY: cpu_simple (c, op, "cross entropy", run_cross_entropy, &cpu_plain); break;
+    case HEDDLE_OP_CROSS_ENTROPY: emit_cross_entropy (c, op); break;
     case HEDDLE_OP_CROSS_ENTROPY_GRAD: cpu_simple (c, op, "cross entropy", run_cross_entropy_grad, &cpu_plain); break;
     case HEDDLE_OP_MSE: cpu_simple (c, op, "mse", run_mse, &cpu_plain); break;
     case HEDDLE_OP_TOP_K: cpu_simple (c, op, "top k", run_top_k, &cpu_plain); break;
