@@ -76,7 +76,13 @@ typedef struct _HeddleBuilder HeddleBuilder;
                                           logits (ties: smaller class index wins), [1] samples counted; f32 scalars */ \
   /* effects */ \
   X (ASSIGN, 112, assign)              /* (variable, value[, skip scalar]): variable = value unless skip != 0; no output */ \
-  X (SCALER_UPDATE, 113, scaler_update) /* (scale, tracker, skip): HeddleScalerAttr; [0] new scale, [1] new tracker, f32 scalars */
+  X (SCALER_UPDATE, 113, scaler_update) /* (scale, tracker, skip): HeddleScalerAttr; [0] new scale, [1] new tracker, f32 scalars */ \
+  /* more activations, elementwise, and the halves of their gradients */ \
+  X (SILU, 150, silu) X (HARDSWISH, 151, hardswish) \
+  X (LEAKY_RELU, 152, leaky_relu)      /* HeddleSlopeAttr */ \
+  X (CLAMP, 153, clamp)                /* HeddleClampAttr; relu6 is clamp (0, 6) */ \
+  X (SILU_GRAD, 154, silu_grad) X (HARDSWISH_GRAD, 155, hardswish_grad)           /* (dy, x) */ \
+  X (LEAKY_RELU_GRAD, 156, leaky_relu_grad) X (CLAMP_GRAD, 157, clamp_grad)       /* (dy, y) */
 
 typedef enum
 {
@@ -88,6 +94,8 @@ typedef enum
 /* ---- attributes; zero is the usual value of every member unless said otherwise ---------------------------- */
 typedef struct { HeddleDtype dtype; } HeddleCastAttr;
 typedef struct { gint32 tanh_form; } HeddleGeluAttr;            /* 0: x Phi (x) by erf; 1: the tanh approximation (arXiv 1606.08415) */
+typedef struct { double slope; } HeddleSlopeAttr;               /* below 0; 0.01 in PyTorch */
+typedef struct { double min, max; } HeddleClampAttr;
 typedef struct { HeddleShape shape; } HeddleShapeAttr;
 typedef struct { guint32 axes; gint32 keep_dims; } HeddleReduceAttr;   /* bit i = axis i; axes 0 = all */
 typedef struct { gint32 transpose_a, transpose_b; } HeddleMatmulAttr;
@@ -258,6 +266,7 @@ HEDDLE_UNARY_ (neg, NEG) HEDDLE_UNARY_ (abs, ABS) HEDDLE_UNARY_ (sign, SIGN) HED
 HEDDLE_UNARY_ (expm1, EXPM1) HEDDLE_UNARY_ (log, LOG) HEDDLE_UNARY_ (sqrt, SQRT) HEDDLE_UNARY_ (rsqrt, RSQRT)
 HEDDLE_UNARY_ (square, SQUARE) HEDDLE_UNARY_ (reciprocal, RECIPROCAL)
 HEDDLE_UNARY_ (relu, RELU) HEDDLE_UNARY_ (sigmoid, SIGMOID) HEDDLE_UNARY_ (tanh, TANH)
+HEDDLE_UNARY_ (silu, SILU) HEDDLE_UNARY_ (hardswish, HARDSWISH)
 
 static inline HeddleValue *
 heddle_select (HeddleBuilder *b, HeddleValue *condition, HeddleValue *x, HeddleValue *y)
@@ -291,6 +300,28 @@ heddle_gelu_tanh (HeddleBuilder *b, HeddleValue *x)
 {
   HeddleGeluAttr attr = { .tanh_form = 1 };
   return heddle_emit (b, HEDDLE_OP_GELU, NULL, &x, 1, &attr, sizeof attr);
+}
+
+/* x above 0, slope x below */
+static inline HeddleValue *
+heddle_leaky_relu (HeddleBuilder *b, HeddleValue *x, double slope)
+{
+  HeddleSlopeAttr attr = { slope };
+  return heddle_emit (b, HEDDLE_OP_LEAKY_RELU, NULL, &x, 1, &attr, sizeof attr);
+}
+
+/* x held in [min, max]; no gradient flows outside nor at the bounds themselves, as in PyTorch's hardtanh and relu6 */
+static inline HeddleValue *
+heddle_clamp (HeddleBuilder *b, HeddleValue *x, double min, double max)
+{
+  HeddleClampAttr attr = { min, max };
+  return heddle_emit (b, HEDDLE_OP_CLAMP, NULL, &x, 1, &attr, sizeof attr);
+}
+
+static inline HeddleValue *
+heddle_relu6 (HeddleBuilder *b, HeddleValue *x)
+{
+  return heddle_clamp (b, x, 0, 6);
 }
 
 static inline HeddleValue *

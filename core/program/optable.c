@@ -78,6 +78,14 @@ static const HeddleOpInfo table[] = {
   ROW (TOP_K, "top_k", 2, 2, 2, A (HeddleTopKAttr), KEEP, R, top_k, NULL, P (top_k), "samples whose label is among the k largest logits; ties: the smaller class wins"),
   ROW (ASSIGN, "assign", 2, 3, 0, 0, KEEP, F, assign, NULL, NULL, "variable = value unless skip != 0"),
   ROW (SCALER_UPDATE, "scaler_update", 3, 3, 2, A (HeddleScalerAttr), KEEP, 0, scaler_update, NULL, NULL, "loss scale after a step: torch/amp/grad_scaler.py"),
+  ROW (SILU, "silu", 1, 1, 1, 0, KEEP, E, float_unary, G (silu), NULL, "x sigmoid (x): arXiv 1606.08415, 1710.05941"),
+  ROW (HARDSWISH, "hardswish", 1, 1, 1, 0, KEEP, E, float_unary, G (hardswish), NULL, "x clamp (x + 3, 0, 6) / 6: arXiv 1905.02244"),
+  ROW (LEAKY_RELU, "leaky_relu", 1, 1, 1, A (HeddleSlopeAttr), KEEP, E, leaky_relu, G (leaky_relu), P (slope), "x > 0 ? x : slope x; the gradient at 0 is the slope"),
+  ROW (CLAMP, "clamp", 1, 1, 1, A (HeddleClampAttr), KEEP, E, clamp, G (clamp), P (clamp), "x held in [min, max]; gradient 0 at both bounds, as in PyTorch's hardtanh and relu6"),
+  ROW (SILU_GRAD, "silu_grad", 2, 2, 1, 0, KEEP, E, pair, NULL, NULL, "(dy, x): dy s (1 + x (1 - s)), s = sigmoid (x)"),
+  ROW (HARDSWISH_GRAD, "hardswish_grad", 2, 2, 1, 0, KEEP, E, pair, NULL, NULL, "(dy, x): dy times 0 up to -3, x / 3 + 1/2, 1 from 3 on"),
+  ROW (LEAKY_RELU_GRAD, "leaky_relu_grad", 2, 2, 1, A (HeddleSlopeAttr), KEEP, E, pair, NULL, P (slope), "(dy, y): y > 0 ? dy : slope dy"),
+  ROW (CLAMP_GRAD, "clamp_grad", 2, 2, 1, A (HeddleClampAttr), KEEP, E, pair, NULL, P (clamp), "(dy, y): min < y < max ? dy : 0"),
 };
 
 const HeddleOpInfo *

@@ -8,6 +8,8 @@
 #define ATTR(T) ((const T *) op->attr)
 
 RULE (gelu) { g_string_append (text, ATTR (HeddleGeluAttr)->tanh_form ? " form=tanh" : ""); }
+RULE (slope) { g_string_append_printf (text, " slope=%g", ATTR (HeddleSlopeAttr)->slope); }
+RULE (clamp) { g_string_append_printf (text, " min=%g max=%g", ATTR (HeddleClampAttr)->min, ATTR (HeddleClampAttr)->max); }
 RULE (cast) { g_string_append_printf (text, " to=%s", heddle_dtype_name (ATTR (HeddleCastAttr)->dtype)); }
 RULE (dropout) { g_string_append_printf (text, " p=%g", ATTR (HeddleDropoutAttr)->probability); }
 RULE (matmul) { g_string_append_printf (text, "%s%s", ATTR (HeddleMatmulAttr)->transpose_a ? " a^T" : "", ATTR (HeddleMatmulAttr)->transpose_b ? " b^T" : ""); }

@@ -146,6 +146,19 @@ RULE (dropout)
   return ok;
 }
 
+/* A slope below 0 would hide the input's sign, which the gradient reads off the result. */
+RULE (leaky_relu)
+{
+  double slope = ATTR (HeddleSlopeAttr)->slope;
+  return heddle_shape_rule_float_unary (op, error) && ((slope >= 0 && slope < INFINITY) || refuse (error, "the slope %g is not a number from 0 on", slope));
+}
+
+RULE (clamp)
+{
+  const HeddleClampAttr *a = ATTR (HeddleClampAttr);
+  return heddle_shape_rule_float_unary (op, error) && (a->min < a->max || refuse (error, "min %g is not below max %g", a->min, a->max));
+}
+
 /* (dy, y or x) of one shape */
 RULE (pair)
 {

@@ -309,6 +309,11 @@ CASE (sigmoid, heddle_sigmoid (b, X (0)))
 CASE (tanh, heddle_tanh (b, X (0)))
 CASE (gelu, heddle_gelu (b, X (0)))
 CASE (gelu_tanh, heddle_gelu_tanh (b, X (0)))
+CASE (silu, heddle_silu (b, X (0)))
+CASE (hardswish, heddle_hardswish (b, X (0)))
+CASE (leaky_relu, heddle_leaky_relu (b, X (0), 0.125))
+CASE (clamp, heddle_clamp (b, X (0), -0.75, 1.25))
+CASE (relu6_chain, heddle_silu (b, heddle_relu6 (b, heddle_mul (b, heddle_leaky_relu (b, heddle_hardswish (b, X (0)), 0.2), X (1)))))
 CASE (cast16, heddle_cast (b, heddle_cast (b, X (0), HEDDLE_F16), HEDDLE_F32))
 CASE (castb16, heddle_mul (b, heddle_cast (b, X (0), HEDDLE_BF16), heddle_cast (b, X (0), HEDDLE_BF16)))
 CASE (cast_int, heddle_cast (b, X (0), HEDDLE_F32))
@@ -455,6 +460,7 @@ CASE (low_f16, low_network (c, HEDDLE_F16))
 CASE (low_bf16, low_network (c, HEDDLE_BF16))
 
 #define F(...) { HEDDLE_F32, heddle_shape (__VA_ARGS__), -2, 2 }
+#define WIDE(...) { HEDDLE_F32, heddle_shape (__VA_ARGS__), -6, 6 }
 #define POSITIVE(...) { HEDDLE_F32, heddle_shape (__VA_ARGS__), 0.3, 3 }
 #define LABELS(n, k) { HEDDLE_I64, heddle_shape (n), 0, k }
 #define SCALAR(lo, hi) { HEDDLE_F32, { 0 }, lo, hi }
@@ -469,6 +475,8 @@ static const Entry entries[] = {
   { "exp", build_exp, 1, { F (17) } }, { "expm1", build_expm1, 1, { F (17) } }, { "log", build_log, 1, { POSITIVE (17) } }, { "sqrt", build_sqrt, 1, { POSITIVE (17) } },
   { "rsqrt", build_rsqrt, 1, { POSITIVE (17) } }, { "square", build_square, 1, { F (17) } }, { "reciprocal", build_reciprocal, 1, { POSITIVE (17) } }, { "relu", build_relu, 1, { F (3, 17) } },
   { "sigmoid", build_sigmoid, 1, { F (17) } }, { "tanh", build_tanh, 1, { F (17) } }, { "gelu", build_gelu, 1, { F (17) } }, { "gelu/tanh", build_gelu_tanh, 1, { F (17) } },
+  { "silu", build_silu, 1, { WIDE (3, 17) } }, { "hardswish", build_hardswish, 1, { WIDE (7, 17) } }, { "leaky_relu", build_leaky_relu, 1, { F (3, 17) } }, { "clamp", build_clamp, 1, { F (3, 17) } },
+  { "relu6/chain", build_relu6_chain, 2, { WIDE (5, 7, 11), WIDE (5, 7, 11) } }, { "relu6/blocks", build_relu6_chain, 2, { WIDE (2, 16, 32), WIDE (2, 16, 32) } },
   { "cast/f16", build_cast16, 1, { F (3001) } }, { "cast/bf16", build_castb16, 1, { F (3001) } }, { "cast/i64", build_cast_int, 1, { LABELS (13, 100) }, TRUE },
   { "chain", build_chain, 2, { F (5, 7, 11), F (5, 7, 11) } }, { "chain/large", build_chain, 2, { F (50021), F (50021) } },
   { "reshape", build_reshape, 2, { F (3, 4, 5), F (6, 10) } }, { "flatten/blocked", build_flatten_blocked, 1, { F (2, 8, 3, 5) } },

@@ -109,6 +109,18 @@ gelu_slope (float x, gboolean tanh_form)
   return slope;
 }
 
+#define SIGMOID(x) (1.0f / (1.0f + expf (-(x))))
+#define CLAMPED(x, lo, hi) ((x) < (lo) ? (lo) : (x) > (hi) ? (hi) : (x))      /* NaN stays NaN */
+#define BOUND(side) ((float) ((const HeddleClampAttr *) attr)->side)
+#define SLOPE ((float) ((const HeddleSlopeAttr *) attr)->slope)
+UNARY (silu, x * SIGMOID (x))
+UNARY (hardswish, x * CLAMPED (x + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f))
+UNARY (leaky_relu, x > 0 ? x : SLOPE * x)
+UNARY (clamp, CLAMPED (x, BOUND (min), BOUND (max)))
+BINARY (silu_grad, x * SIGMOID (y) * (1.0f + y * (1.0f - SIGMOID (y))))
+BINARY (hardswish_grad, y <= -3.0f ? 0.0f : y >= 3.0f ? x : x * (y * (1.0f / 3.0f) + 0.5f))
+BINARY (leaky_relu_grad, y > 0 ? x : SLOPE * x)
+BINARY (clamp_grad, y > BOUND (min) && y < BOUND (max) ? x : 0.0f)
 UNARY (gelu, gelu (x, ((const HeddleGeluAttr *) attr)->tanh_form))
 BINARY (gelu_grad, x * gelu_slope (y, ((const HeddleGeluAttr *) attr)->tanh_form))
 
@@ -131,6 +143,8 @@ kernel_of (HeddleOpCode code)
       K (NEG, neg) K (ABS, abs) K (SIGN, sign) K (EXP, exp) K (EXPM1, expm1) K (LOG, log) K (SQRT, sqrt) K (RSQRT, rsqrt) K (SQUARE, square)
       K (RECIPROCAL, reciprocal) K (RELU, relu) K (SIGMOID, sigmoid) K (TANH, tanh) K (GELU, gelu) K (CAST, copy)
       K (RELU_GRAD, relu_grad) K (SIGMOID_GRAD, sigmoid_grad) K (TANH_GRAD, tanh_grad) K (GELU_GRAD, gelu_grad)
+      K (SILU, silu) K (HARDSWISH, hardswish) K (LEAKY_RELU, leaky_relu) K (CLAMP, clamp)
+      K (SILU_GRAD, silu_grad) K (HARDSWISH_GRAD, hardswish_grad) K (LEAKY_RELU_GRAD, leaky_relu_grad) K (CLAMP_GRAD, clamp_grad)
 #undef K
     default: break;
     }
