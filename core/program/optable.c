@@ -86,6 +86,16 @@ static const HeddleOpInfo table[] = {
   ROW (HARDSWISH_GRAD, "hardswish_grad", 2, 2, 1, 0, KEEP, E, pair, NULL, NULL, "(dy, x): dy times 0 up to -3, x / 3 + 1/2, 1 from 3 on"),
   ROW (LEAKY_RELU_GRAD, "leaky_relu_grad", 2, 2, 1, A (HeddleSlopeAttr), KEEP, E, pair, NULL, P (slope), "(dy, y): y > 0 ? dy : slope dy"),
   ROW (CLAMP_GRAD, "clamp_grad", 2, 2, 1, A (HeddleClampAttr), KEEP, E, pair, NULL, P (clamp), "(dy, y): min < y < max ? dy : 0"),
+  ROW (CONV_TRANSPOSE2D, "conv_transpose2d", 2, 3, 1, A (HeddleConvAttr), LOW, 0, conv_transpose2d, G (conv_transpose2d), P (conv_transpose),
+       "y[n,o,i s - p + k d, ...] += x[n,c,i,j] w[c,o,k,l], plus bias[o]: conv2d_grad_input whose weight is w"),
+  ROW (UPSAMPLE, "upsample", 1, 1, 1, A (HeddleUpsampleAttr), F32, 0, upsample, G (upsample), P (upsample),
+       "nearest: x[floor (i in / out)]; bilinear: between the pixels around (i + 1/2) in / out - 1/2"),
+  ROW (UPSAMPLE_GRAD, "upsample_grad", 1, 1, 1, A (HeddleUpsampleAttr), KEEP, 0, upsample_grad, NULL, P (upsample), "(dy): gradient of upsample by x"),
+  ROW (BCE_WITH_LOGITS, "bce_with_logits", 2, 3, 2, 0, F32, R, bce_with_logits, G (bce_with_logits), NULL, "mean of (1 - t) x + (1 + (p - 1) t) log (1 + e^-x)"),
+  ROW (L1, "l1", 2, 2, 2, 0, F32, R, mse, G (l1), NULL, "mean of |x - target|"),
+  ROW (SMOOTH_L1, "smooth_l1", 2, 2, 2, A (HeddleSmoothL1Attr), F32, R, smooth_l1, G (smooth_l1), P (smooth_l1),
+       "mean of d^2 / (2 beta) where d = |x - target| < beta, else d - beta / 2: arXiv 1504.08083"),
+  ROW (KL_DIV, "kl_div", 2, 2, 2, A (HeddleKlDivAttr), F32, R, kl_div, G (kl_div), P (kl_div), "sum of t (log t - x), or e^t (t - x) for logarithms, over elements or samples"),
 };
 
 const HeddleOpInfo *

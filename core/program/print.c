@@ -52,6 +52,21 @@ RULE (conv)
     g_string_append_printf (text, " groups=%d", (int) a->groups);
 }
 
+RULE (conv_transpose)
+{
+  heddle_print_rule_conv (op, text);
+  pair (text, "output_padding", ATTR (HeddleConvAttr)->output_padding, 0);
+}
+
+RULE (upsample)
+{
+  pair (text, "size", ATTR (HeddleUpsampleAttr)->size, 0);
+  g_string_append (text, ATTR (HeddleUpsampleAttr)->bilinear ? " bilinear" : " nearest");
+}
+
+RULE (smooth_l1) { g_string_append_printf (text, " beta=%g", ATTR (HeddleSmoothL1Attr)->beta); }
+RULE (kl_div) { g_string_append_printf (text, "%s%s", ATTR (HeddleKlDivAttr)->log_target ? " log_target" : "", ATTR (HeddleKlDivAttr)->batch_mean ? " batch_mean" : ""); }
+
 RULE (pool)
 {
   const HeddlePoolAttr *a = op->attr;

@@ -13,7 +13,7 @@ typedef HeddleValue *const *HeddleGradients;
   X (matmul) X (linear) X (linear_grad_input) X (linear_grad_weight) X (conv2d) X (conv2d_grad_input) X (conv2d_grad_weight) \
   X (pool) X (pool_grad) X (batch_norm) X (batch_norm_grad) X (axis) X (axis_grad) X (cross_entropy) X (cross_entropy_grad) X (mse) X (top_k) \
   X (assign) X (scaler_update) \
-  X (leaky_relu) X (clamp)
+  X (leaky_relu) X (clamp) X (conv_transpose2d) X (upsample) X (upsample_grad) X (bce_with_logits) X (smooth_l1) X (kl_div)
 
 #define X(rule) gboolean heddle_shape_rule_##rule (HeddleOp *op, GError **error);
 HEDDLE_SHAPE_RULES (X)
@@ -23,7 +23,7 @@ HEDDLE_SHAPE_RULES (X)
   X (zero) X (add) X (sub) X (mul) X (div) X (max) X (min) X (select) X (neg) X (abs) X (exp) X (expm1) X (log) X (sqrt) X (rsqrt) X (square) X (reciprocal) \
   X (relu) X (sigmoid) X (tanh) X (gelu) X (cast) X (dropout) X (reshape) X (broadcast) X (sum) X (mean) X (matmul) X (linear) X (conv2d) X (max_pool) \
   X (avg_pool) X (batch_norm) X (softmax) X (log_softmax) X (cross_entropy) X (mse) \
-  X (silu) X (hardswish) X (leaky_relu) X (clamp)
+  X (silu) X (hardswish) X (leaky_relu) X (clamp) X (conv_transpose2d) X (upsample) X (bce_with_logits) X (l1) X (smooth_l1) X (kl_div)
 
 #define X(rule) void heddle_gradient_rule_##rule (HeddleBuilder *b, HeddleOp *op, HeddleGradients dy, const gboolean *want, HeddleValue **dx);
 HEDDLE_GRADIENT_RULES (X)
@@ -31,7 +31,7 @@ HEDDLE_GRADIENT_RULES (X)
 
 #define HEDDLE_PRINT_RULES(X) \
   X (gelu) X (cast) X (dropout) X (shape) X (reduce) X (matmul) X (conv) X (pool) X (batch_norm) X (axis) X (cross_entropy) X (top_k) \
-  X (slope) X (clamp)
+  X (slope) X (clamp) X (conv_transpose) X (upsample) X (smooth_l1) X (kl_div)
 
 #define X(rule) void heddle_print_rule_##rule (const HeddleOp *op, GString *text);
 HEDDLE_PRINT_RULES (X)

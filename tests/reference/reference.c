@@ -613,7 +613,10 @@ run_op (Reference *r, const HeddleOp *op)
     case HEDDLE_OP_SCALER_UPDATE: run_scaler (op, in, out); break;
     case HEDDLE_OP_DROPOUT: run_dropout (op, in, out[0]); break;
     case HEDDLE_OP_DEQUANTIZE: run_dequantize (op, in[0], out[0]); break;
-    default: run_elementwise (op, in, out[0]); break;
+    default:
+      if (!reference_vision (op, in, out))
+        run_elementwise (op, in, out[0]);
+      break;
     }
   for (guint i = 0; i < op->n_out; i++)
     round_output (op->out[i], out[i]);

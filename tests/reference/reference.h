@@ -16,4 +16,7 @@ double    *reference_variable (Reference *r, HeddleVariable *variable);
 double    *reference_value    (Reference *r, const HeddleValue *value);
 void       reference_run      (Reference *r);
 
+/* reference-vision.c: transposed convolution, resampling, losses that are means over elements; FALSE: another operation */
+gboolean   reference_vision   (const HeddleOp *op, double **in, double **out);
+
 #endif

@@ -114,6 +114,8 @@ gpointer cpu_pointer      (CpuPlan *plan, const Operand *operand);
 /* ---- dnn.c: convolutions through oneDNN ---- */
 typedef struct _CpuCompiler CpuCompiler;
 gboolean cpu_emit_conv    (CpuCompiler *c, const HeddleOp *op, GError **error);
+/* transposed.c: adds what conv_transpose2d has beyond a convolution's gradient */
+void     cpu_emit_channel_bias (CpuCompiler *c, const HeddleOp *op);
 /* direct.c: small convolutions of our own */
 gboolean cpu_direct_fits  (const CpuDevice *device, const HeddleConvAttr *attr, const HeddleShape *x, const HeddleShape *w);
 void     cpu_emit_direct  (CpuCompiler *c, const HeddleOp *op);
@@ -158,6 +160,8 @@ gboolean cpu_emit_pool    (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_pool_is_2x2  (const HeddlePoolAttr *attr);     /* windows of 2 x 2 side by side */
 gboolean cpu_emit_loss    (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_shape   (CpuCompiler *c, const HeddleOp *op);
+gboolean cpu_emit_mean_loss (CpuCompiler *c, const HeddleOp *op);     /* losses.c */
+gboolean cpu_emit_upsample (CpuCompiler *c, const HeddleOp *op);      /* upsample.c */
 /* A step whose floating inputs and outputs are f32, images in LAYOUT and everything else row-major; an output nobody reads is not made (NULL). */
 Step    *cpu_simple       (CpuCompiler *c, const HeddleOp *op, const char *what, StepRun run, const Layout *layout);
 
