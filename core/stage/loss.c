@@ -103,7 +103,7 @@ static const HeddleOption smooth_l1_options[] = {
 };
 
 typedef struct { bool log_target; int reduction; } KlDiv;
-static const HeddleEnumValue reductions[] = { { "batchmean", 0 }, { "mean", 1 }, { NULL, 0 } };
+static const HeddleEnumValue reductions[] = { { 0, "batchmean" }, { 1, "mean" }, { 0, NULL } };
 static const HeddleOption kl_div_options[] = {
   HEDDLE_BOOL (KlDiv, log_target, FALSE, "the target holds logarithms of probabilities, as the prediction does"),
   HEDDLE_ENUM (KlDiv, reduction, 0, reductions, "what the sum is divided by: batchmean, the samples, which is the divergence itself; mean, the elements, as PyTorch's default"),
