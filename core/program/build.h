@@ -95,7 +95,21 @@ typedef struct _HeddleBuilder HeddleBuilder;
   X (PAD, 132, pad)                    /* HeddlePadAttr */ \
   /* attention; q (B, H, T, D), k (B, H, S, D), v (B, H, S, E); HeddleAttentionAttr */ \
   X (ATTENTION, 133, attention)        /* (q, k, v): [0] softmax (scale q k^T) v (B, H, T, E), [1] log sum e^score of each row (B, H, T), f32 */ \
-  X (ATTENTION_GRAD, 134, attention_grad)          /* (dy, q, k, v, y, log sum): [0] dq, [1] dk, [2] dv */
+  X (ATTENTION_GRAD, 134, attention_grad)          /* (dy, q, k, v, y, log sum): [0] dq, [1] dk, [2] dv */ \
+  /* more activations, elementwise, and the halves of their gradients */ \
+  X (SILU, 150, silu) X (HARDSWISH, 151, hardswish) \
+  X (LEAKY_RELU, 152, leaky_relu)      /* HeddleSlopeAttr */ \
+  X (CLAMP, 153, clamp)                /* HeddleClampAttr; relu6 is clamp (0, 6) */ \
+  X (SILU_GRAD, 154, silu_grad) X (HARDSWISH_GRAD, 155, hardswish_grad)           /* (dy, x) */ \
+  X (LEAKY_RELU_GRAD, 156, leaky_relu_grad) X (CLAMP_GRAD, 157, clamp_grad)       /* (dy, y) */ \
+  /* transposed convolution and resampling */ \
+  X (CONV_TRANSPOSE2D, 160, conv_transpose2d)      /* (x, w (Cin, Cout/groups, Kh, Kw)[, bias (Cout)]): HeddleConvAttr with .output_padding */ \
+  X (UPSAMPLE, 165, upsample) X (UPSAMPLE_GRAD, 166, upsample_grad)               /* (x), (dy): HeddleUpsampleAttr */ \
+  /* losses: [0] mean loss, f32 scalar, [1] its denominator; gradients are composed of elementwise operations */ \
+  X (BCE_WITH_LOGITS, 170, bce_with_logits)        /* (x, target[, weight of positives, a scalar or one per index of the last axis]) */ \
+  X (L1, 171, l1)                      /* (x, target) */ \
+  X (SMOOTH_L1, 172, smooth_l1)        /* (x, target): HeddleSmoothL1Attr */ \
+  X (KL_DIV, 173, kl_div)              /* (log probabilities, target): HeddleKlDivAttr */
 
 typedef enum
 {
@@ -107,6 +121,8 @@ typedef enum
 /* ---- attributes; zero is the usual value of every member unless said otherwise ---------------------------- */
 typedef struct { HeddleDtype dtype; } HeddleCastAttr;
 typedef struct { gint32 tanh_form; } HeddleGeluAttr;            /* 0: x Phi (x) by erf; 1: the tanh approximation (arXiv 1606.08415) */
+typedef struct { double slope; } HeddleSlopeAttr;               /* below 0; 0.01 in PyTorch */
+typedef struct { double min, max; } HeddleClampAttr;
 typedef struct { HeddleShape shape; } HeddleShapeAttr;
 typedef struct { guint32 axes; gint32 keep_dims; } HeddleReduceAttr;   /* bit i = axis i; axes 0 = all */
 typedef struct { gint32 transpose_a, transpose_b; } HeddleMatmulAttr;   /* of the last two axes */
@@ -125,6 +141,8 @@ typedef struct
   gint64 groups;                                                /* >= 1 */
   HeddleShape input, weight;                                    /* gradients only: the shape to produce */
   gint32 bias;                                                  /* *_GRAD_WEIGHT only: also produce the bias gradient */
+  gint64 output_padding[2];                                     /* CONV_TRANSPOSE2D only: rows and columns more, below the stride; which of the sizes that
+                                                                   the convolution would have mapped to x is meant */
 } HeddleConvAttr;
 typedef struct
 {
@@ -132,6 +150,14 @@ typedef struct
   gint32 exclude_padding;                                       /* AVG_POOL: divide by the elements inside, not by the kernel's size */
   HeddleShape input;                                            /* gradients only */
 } HeddlePoolAttr;
+typedef struct
+{
+  gint64 size[2];                                               /* height and width to make */
+  gint32 bilinear;                                              /* 0: the nearest pixel below, floor (i in / out); 1: PyTorch's align_corners = false */
+  HeddleShape input;                                            /* gradient only */
+} HeddleUpsampleAttr;
+typedef struct { double beta; } HeddleSmoothL1Attr;             /* where the square passes into the line; 1 in PyTorch */
+typedef struct { gint32 log_target, batch_mean; } HeddleKlDivAttr;   /* batch_mean: divided by the samples, not by the elements */
 typedef struct { double eps, momentum; gint32 training; } HeddleBatchNormAttr;   /* running = (1 - momentum) running + momentum batch */
 typedef struct { double label_smoothing; gint64 ignore_index; } HeddleCrossEntropyAttr;   /* ignore_index: -100 by default of the loss stage */
 typedef struct { gint64 k; } HeddleTopKAttr;
@@ -289,6 +315,7 @@ HEDDLE_UNARY_ (neg, NEG) HEDDLE_UNARY_ (abs, ABS) HEDDLE_UNARY_ (sign, SIGN) HED
 HEDDLE_UNARY_ (expm1, EXPM1) HEDDLE_UNARY_ (log, LOG) HEDDLE_UNARY_ (sqrt, SQRT) HEDDLE_UNARY_ (rsqrt, RSQRT)
 HEDDLE_UNARY_ (square, SQUARE) HEDDLE_UNARY_ (reciprocal, RECIPROCAL)
 HEDDLE_UNARY_ (relu, RELU) HEDDLE_UNARY_ (sigmoid, SIGMOID) HEDDLE_UNARY_ (tanh, TANH)
+HEDDLE_UNARY_ (silu, SILU) HEDDLE_UNARY_ (hardswish, HARDSWISH)
 
 static inline HeddleValue *
 heddle_select (HeddleBuilder *b, HeddleValue *condition, HeddleValue *x, HeddleValue *y)
@@ -322,6 +349,28 @@ heddle_gelu_tanh (HeddleBuilder *b, HeddleValue *x)
 {
   HeddleGeluAttr attr = { .tanh_form = 1 };
   return heddle_emit (b, HEDDLE_OP_GELU, NULL, &x, 1, &attr, sizeof attr);
+}
+
+/* x above 0, slope x below */
+static inline HeddleValue *
+heddle_leaky_relu (HeddleBuilder *b, HeddleValue *x, double slope)
+{
+  HeddleSlopeAttr attr = { slope };
+  return heddle_emit (b, HEDDLE_OP_LEAKY_RELU, NULL, &x, 1, &attr, sizeof attr);
+}
+
+/* x held in [min, max]; no gradient flows outside nor at the bounds themselves, as in PyTorch's hardtanh and relu6 */
+static inline HeddleValue *
+heddle_clamp (HeddleBuilder *b, HeddleValue *x, double min, double max)
+{
+  HeddleClampAttr attr = { min, max };
+  return heddle_emit (b, HEDDLE_OP_CLAMP, NULL, &x, 1, &attr, sizeof attr);
+}
+
+static inline HeddleValue *
+heddle_relu6 (HeddleBuilder *b, HeddleValue *x)
+{
+  return heddle_clamp (b, x, 0, 6);
 }
 
 static inline HeddleValue *
@@ -480,6 +529,44 @@ heddle_scaled_dot_product_attention (HeddleBuilder *b, HeddleValue *q, HeddleVal
   return heddle_emit (b, HEDDLE_OP_ATTENTION, NULL, in, 3, &attr, sizeof attr);
 }
 
+/* (N, C, H, W) -> (N, C, height, width) */
+static inline HeddleValue *
+heddle_upsample (HeddleBuilder *b, HeddleValue *x, gint64 height, gint64 width, gboolean bilinear)
+{
+  HeddleUpsampleAttr attr = { .size = { height, width }, .bilinear = bilinear };
+  return heddle_emit (b, HEDDLE_OP_UPSAMPLE, NULL, &x, 1, &attr, sizeof attr);
+}
+
+static inline HeddleValue *
+heddle_bce_with_logits (HeddleBuilder *b, HeddleValue *x, HeddleValue *target)
+{
+  HeddleValue *in[] = { x, target };
+  return heddle_emit (b, HEDDLE_OP_BCE_WITH_LOGITS, NULL, in, 2, NULL, 0);
+}
+
+static inline HeddleValue *
+heddle_l1 (HeddleBuilder *b, HeddleValue *x, HeddleValue *target)
+{
+  HeddleValue *in[] = { x, target };
+  return heddle_emit (b, HEDDLE_OP_L1, NULL, in, 2, NULL, 0);
+}
+
+static inline HeddleValue *
+heddle_smooth_l1 (HeddleBuilder *b, HeddleValue *x, HeddleValue *target, double beta)
+{
+  HeddleSmoothL1Attr attr = { beta };
+  HeddleValue *in[] = { x, target };
+  return heddle_emit (b, HEDDLE_OP_SMOOTH_L1, NULL, in, 2, &attr, sizeof attr);
+}
+
+static inline HeddleValue *
+heddle_kl_div (HeddleBuilder *b, HeddleValue *log_probabilities, HeddleValue *target, gboolean log_target, gboolean batch_mean)
+{
+  HeddleKlDivAttr attr = { log_target, batch_mean };
+  HeddleValue *in[] = { log_probabilities, target };
+  return heddle_emit (b, HEDDLE_OP_KL_DIV, NULL, in, 2, &attr, sizeof attr);
+}
+
 static inline HeddleValue *
 heddle_softmax (HeddleBuilder *b, HeddleValue *x, gint32 axis)
 {
@@ -535,6 +622,37 @@ heddle_conv2d_layer (HeddleBuilder *b, const char *name, HeddleValue *x, const H
   return heddle_emit (b, HEDDLE_OP_CONV2D, name, inputs, layer->no_bias ? 2 : 3, &attr, sizeof attr);
 }
 #define heddle_conv2d(b, name, x, ...) heddle_conv2d_layer ((b), (name), (x), &(HeddleConv2dLayer) { __VA_ARGS__ })
+
+typedef struct
+{
+  gint64     channels;            /* output channels; required */
+  gint64     kernel, kernel_w;    /* height [required]; width [= height] */
+  gint64     stride, padding, output_padding, dilation, groups;   /* [1, 0, 0, 1, 1], the same in both directions */
+  gboolean   no_bias;
+  HeddleInit init;                /* of the weight */
+} HeddleConvTranspose2dLayer;
+
+/* x (N, Cin, H, W) -> (N, channels, (H - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1, ...).  The bias' bound follows
+ * PyTorch, whose fan_in of a transposed weight counts the output channels. */
+static inline HeddleValue *
+heddle_conv_transpose2d_layer (HeddleBuilder *b, const char *name, HeddleValue *x, const HeddleConvTranspose2dLayer *layer)
+{
+  HeddleShape in = heddle_shape_of (b, x);
+  gint64 groups = MAX (layer->groups, 1), kw = layer->kernel_w ? layer->kernel_w : layer->kernel;
+  HeddleConvAttr attr = { .stride = { MAX (layer->stride, 1), MAX (layer->stride, 1) }, .padding = { layer->padding, layer->padding },
+                          .dilation = { MAX (layer->dilation, 1), MAX (layer->dilation, 1) }, .groups = groups,
+                          .output_padding = { layer->output_padding, layer->output_padding } };
+  double bound = 1.0 / sqrt (MAX (1.0, (double) (layer->channels / groups * layer->kernel * kw)));
+  if (x && in.rank != 4)
+    heddle_fail (b, "conv_transpose2d \"%s\": expects (N, C, H, W), got rank %d", name, in.rank);
+  heddle_push (b, name);
+  HeddleValue *inputs[3] = { x };
+  inputs[1] = heddle_param (b, "weight", heddle_shape (in.size[1], layer->channels / groups, layer->kernel, kw), layer->init);
+  inputs[2] = layer->no_bias ? NULL : heddle_param (b, "bias", heddle_shape (layer->channels), (HeddleInit) { HEDDLE_INIT_UNIFORM, -bound, bound });
+  heddle_pop (b);
+  return heddle_emit (b, HEDDLE_OP_CONV_TRANSPOSE2D, name, inputs, layer->no_bias ? 2 : 3, &attr, sizeof attr);
+}
+#define heddle_conv_transpose2d(b, name, x, ...) heddle_conv_transpose2d_layer ((b), (name), (x), &(HeddleConvTranspose2dLayer) { __VA_ARGS__ })
 
 typedef struct
 {

@@ -81,6 +81,10 @@ SIMPLE (relu, emit2 (b, HEDDLE_OP_RELU_GRAD, dy[0], Y, NULL, 0))
 SIMPLE (sigmoid, emit2 (b, HEDDLE_OP_SIGMOID_GRAD, dy[0], Y, NULL, 0))
 SIMPLE (tanh, emit2 (b, HEDDLE_OP_TANH_GRAD, dy[0], Y, NULL, 0))
 SIMPLE (gelu, emit2 (b, HEDDLE_OP_GELU_GRAD, dy[0], X (0), op->attr, op->info->attr_size))
+SIMPLE (silu, emit2 (b, HEDDLE_OP_SILU_GRAD, dy[0], X (0), NULL, 0))
+SIMPLE (hardswish, emit2 (b, HEDDLE_OP_HARDSWISH_GRAD, dy[0], X (0), NULL, 0))
+SIMPLE (leaky_relu, emit2 (b, HEDDLE_OP_LEAKY_RELU_GRAD, dy[0], Y, op->attr, op->info->attr_size))
+SIMPLE (clamp, emit2 (b, HEDDLE_OP_CLAMP_GRAD, dy[0], Y, op->attr, op->info->attr_size))
 SIMPLE (cast, heddle_dtype_is_float (X (0)->dtype) ? heddle_cast (b, dy[0], X (0)->dtype) : NULL)
 SIMPLE (dropout, emit2 (b, HEDDLE_OP_DROPOUT, dy[0], X (1), op->attr, op->info->attr_size))
 SIMPLE (reshape, heddle_reshape (b, dy[0], X (0)->shape))
@@ -221,5 +225,102 @@ RULE (mse)
       HeddleValue *d = heddle_mul (b, heddle_sub (b, X (0), X (1)), heddle_scale (b, dy[0], 2 / n));
       dx[0] = d;
       dx[1] = want[1] ? heddle_neg (b, d) : NULL;
+    }
+}
+
+/* Its gradients are convolutions again: x by conv2d, the weight by conv2d_grad_weight with image and gradient in each other's place. */
+RULE (conv_transpose2d)
+{
+  HeddleConvAttr attr = *(const HeddleConvAttr *) op->attr;
+  HeddleValue *in[] = { X (0), dy[0] };
+  attr.weight = X (1)->shape;
+  if (want[0])
+    dx[0] = emit2 (b, HEDDLE_OP_CONV2D, dy[0], X (1), &attr, sizeof attr);
+  if (want[1])
+    dx[1] = heddle_emit (b, HEDDLE_OP_CONV2D_GRAD_WEIGHT, op->name, in, 2, &attr, sizeof attr);
+  if (op->n_in > 2 && want[2])
+    dx[2] = heddle_sum (b, dy[0], 1u << 0 | 1u << 2 | 1u << 3, FALSE);
+}
+
+RULE (upsample)
+{
+  (void) want;
+  HeddleUpsampleAttr attr = *(const HeddleUpsampleAttr *) op->attr;
+  attr.input = X (0)->shape;
+  dx[0] = heddle_emit (b, HEDDLE_OP_UPSAMPLE_GRAD, NULL, (HeddleValue *[]) { dy[0] }, 1, &attr, sizeof attr);
+}
+
+/* G over the number of elements, or of samples */
+static HeddleValue *
+share_of (HeddleBuilder *b, HeddleOp *op, HeddleValue *g, gboolean samples)
+{
+  return heddle_scale (b, g, 1 / (double) (samples ? X (0)->shape.size[0] : heddle_shape_count (&X (0)->shape)));
+}
+
+/* log (1 + e^-x) without overflow */
+static HeddleValue *
+softplus_of_minus (HeddleBuilder *b, HeddleValue *x)
+{
+  HeddleValue *far = heddle_relu (b, heddle_neg (b, x)), *near = heddle_exp (b, heddle_neg (b, heddle_abs (b, x)));
+  return heddle_add (b, far, heddle_log (b, heddle_offset (b, near, 1)));
+}
+
+/* by x: (1 - t) - (1 + (p - 1) t) (1 - s (x)), which is s (x) - t without p */
+RULE (bce_with_logits)
+{
+  HeddleValue *p = op->n_in > 2 ? X (2) : NULL, *t = X (1);
+  HeddleValue *share = dy[0] ? share_of (b, op, dy[0], FALSE) : NULL, *soft = share && p && (want[1] || want[2]) ? softplus_of_minus (b, X (0)) : NULL;
+  if (share && want[0])
+    {
+      HeddleValue *s = heddle_sigmoid (b, X (0)), *d = heddle_sub (b, s, t);
+      if (p)
+        d = heddle_add (b, d, heddle_mul (b, heddle_mul (b, heddle_offset (b, p, -1), t), heddle_offset (b, s, -1)));
+      dx[0] = heddle_mul (b, d, share);
+    }
+  if (share && want[1])
+    {
+      HeddleValue *d = heddle_neg (b, X (0));
+      dx[1] = heddle_mul (b, p ? heddle_add (b, d, heddle_mul (b, heddle_offset (b, p, -1), soft)) : d, share);
+    }
+  if (share && p && want[2])
+    dx[2] = unbroadcast (b, heddle_mul (b, heddle_mul (b, t, soft), share), p);
+}
+
+static void
+difference_gradients (HeddleBuilder *b, HeddleValue *d, const gboolean *want, HeddleValue **dx)
+{
+  dx[0] = d;
+  dx[1] = want[1] ? heddle_neg (b, d) : NULL;
+}
+
+RULE (l1)
+{
+  if (dy[0])
+    difference_gradients (b, heddle_mul (b, heddle_sign (b, heddle_sub (b, X (0), X (1))), share_of (b, op, dy[0], FALSE)), want, dx);
+}
+
+RULE (smooth_l1)
+{
+  double beta = ((const HeddleSmoothL1Attr *) op->attr)->beta;
+  if (dy[0])
+    {
+      HeddleValue *d = heddle_sub (b, X (0), X (1));
+      d = beta > 0 ? heddle_clamp (b, heddle_scale (b, d, 1 / beta), -1, 1) : heddle_sign (b, d);
+      difference_gradients (b, heddle_mul (b, d, share_of (b, op, dy[0], FALSE)), want, dx);
+    }
+}
+
+RULE (kl_div)
+{
+  const HeddleKlDivAttr *a = op->attr;
+  if (dy[0])
+    {
+      HeddleValue *share = share_of (b, op, dy[0], a->batch_mean), *t = a->log_target ? heddle_exp (b, X (1)) : X (1);
+      dx[0] = want[0] ? heddle_neg (b, heddle_mul (b, t, share)) : NULL;
+      if (want[1])
+        {
+          HeddleValue *slope = heddle_offset (b, heddle_sub (b, a->log_target ? X (1) : heddle_log (b, t), X (0)), 1);
+          dx[1] = heddle_mul (b, a->log_target ? heddle_mul (b, t, slope) : slope, share);
+        }
     }
 }

@@ -8,6 +8,8 @@
 #define ATTR(T) ((const T *) op->attr)
 
 RULE (gelu) { g_string_append (text, ATTR (HeddleGeluAttr)->tanh_form ? " form=tanh" : ""); }
+RULE (slope) { g_string_append_printf (text, " slope=%g", ATTR (HeddleSlopeAttr)->slope); }
+RULE (clamp) { g_string_append_printf (text, " min=%g max=%g", ATTR (HeddleClampAttr)->min, ATTR (HeddleClampAttr)->max); }
 RULE (cast) { g_string_append_printf (text, " to=%s", heddle_dtype_name (ATTR (HeddleCastAttr)->dtype)); }
 RULE (dropout) { g_string_append_printf (text, " p=%g", ATTR (HeddleDropoutAttr)->probability); }
 RULE (matmul) { g_string_append_printf (text, "%s%s", ATTR (HeddleMatmulAttr)->transpose_a ? " a^T" : "", ATTR (HeddleMatmulAttr)->transpose_b ? " b^T" : ""); }
@@ -49,6 +51,21 @@ RULE (conv)
   if (a->groups != 1)
     g_string_append_printf (text, " groups=%d", (int) a->groups);
 }
+
+RULE (conv_transpose)
+{
+  heddle_print_rule_conv (op, text);
+  pair (text, "output_padding", ATTR (HeddleConvAttr)->output_padding, 0);
+}
+
+RULE (upsample)
+{
+  pair (text, "size", ATTR (HeddleUpsampleAttr)->size, 0);
+  g_string_append (text, ATTR (HeddleUpsampleAttr)->bilinear ? " bilinear" : " nearest");
+}
+
+RULE (smooth_l1) { g_string_append_printf (text, " beta=%g", ATTR (HeddleSmoothL1Attr)->beta); }
+RULE (kl_div) { g_string_append_printf (text, "%s%s", ATTR (HeddleKlDivAttr)->log_target ? " log_target" : "", ATTR (HeddleKlDivAttr)->batch_mean ? " batch_mean" : ""); }
 
 RULE (pool)
 {

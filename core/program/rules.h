@@ -14,7 +14,8 @@ typedef HeddleValue *const *HeddleGradients;
   X (pool) X (pool_grad) X (batch_norm) X (batch_norm_grad) X (axis) X (axis_grad) X (cross_entropy) X (cross_entropy_grad) X (mse) X (top_k) \
   X (assign) X (scaler_update) \
   X (layer_norm) X (layer_norm_grad) X (group_norm) X (group_norm_grad) X (embedding) X (embedding_grad) X (permute) X (concat) X (slice) X (slice_grad) X (pad) \
-  X (attention) X (attention_grad)
+  X (attention) X (attention_grad) \
+  X (leaky_relu) X (clamp) X (conv_transpose2d) X (upsample) X (upsample_grad) X (bce_with_logits) X (smooth_l1) X (kl_div)
 
 #define X(rule) gboolean heddle_shape_rule_##rule (HeddleOp *op, GError **error);
 HEDDLE_SHAPE_RULES (X)
@@ -24,13 +25,16 @@ HEDDLE_SHAPE_RULES (X)
   X (zero) X (add) X (sub) X (mul) X (div) X (max) X (min) X (select) X (neg) X (abs) X (exp) X (expm1) X (log) X (sqrt) X (rsqrt) X (square) X (reciprocal) \
   X (relu) X (sigmoid) X (tanh) X (gelu) X (cast) X (dropout) X (reshape) X (broadcast) X (sum) X (mean) X (matmul) X (linear) X (conv2d) X (max_pool) \
   X (avg_pool) X (batch_norm) X (softmax) X (log_softmax) X (cross_entropy) X (mse) \
-  X (layer_norm) X (rms_norm) X (group_norm) X (embedding) X (permute) X (concat) X (slice) X (pad) X (attention)
+  X (layer_norm) X (rms_norm) X (group_norm) X (embedding) X (permute) X (concat) X (slice) X (pad) X (attention) \
+  X (silu) X (hardswish) X (leaky_relu) X (clamp) X (conv_transpose2d) X (upsample) X (bce_with_logits) X (l1) X (smooth_l1) X (kl_div)
 
 #define X(rule) void heddle_gradient_rule_##rule (HeddleBuilder *b, HeddleOp *op, HeddleGradients dy, const gboolean *want, HeddleValue **dx);
 HEDDLE_GRADIENT_RULES (X)
 #undef X
 
-#define HEDDLE_PRINT_RULES(X) X (gelu) X (cast) X (dropout) X (shape) X (reduce) X (matmul) X (conv) X (pool) X (batch_norm) X (axis) X (cross_entropy) X (top_k) \
+#define HEDDLE_PRINT_RULES(X) \
+  X (gelu) X (cast) X (dropout) X (shape) X (reduce) X (matmul) X (conv) X (pool) X (batch_norm) X (axis) X (cross_entropy) X (top_k) \
+  X (slope) X (clamp) X (conv_transpose) X (upsample) X (smooth_l1) X (kl_div) \
   X (layer_norm) X (group_norm) X (permute) X (slice) X (pad) X (attention)
 
 #define X(rule) void heddle_print_rule_##rule (const HeddleOp *op, GString *text);

@@ -98,6 +98,19 @@ RULE (dropout)
   return ok;
 }
 
+/* A slope below 0 would hide the input's sign, which the gradient reads off the result. */
+RULE (leaky_relu)
+{
+  double slope = ATTR (HeddleSlopeAttr)->slope;
+  return heddle_shape_rule_float_unary (op, error) && ((slope >= 0 && slope < INFINITY) || refuse (error, "the slope %g is not a number from 0 on", slope));
+}
+
+RULE (clamp)
+{
+  const HeddleClampAttr *a = ATTR (HeddleClampAttr);
+  return heddle_shape_rule_float_unary (op, error) && (a->min < a->max || refuse (error, "min %g is not below max %g", a->min, a->max));
+}
+
 /* (dy, y or x) of one shape */
 RULE (pair)
 {
@@ -452,4 +465,70 @@ RULE (scaler_update)
   set (op, 0, HEDDLE_F32, heddle_scalar_shape ());
   set (op, 1, HEDDLE_F32, heddle_scalar_shape ());
   return expect (op->in[0]->shape.rank == 0 && op->in[1]->shape.rank == 0 && op->in[2]->shape.rank == 0, op, 0, "scalars", error);
+}
+
+/* ---- transposed convolution, resampling, further losses ---- */
+
+/* .input becomes the result's shape: what conv2d_grad_input would be asked for. */
+RULE (conv_transpose2d)
+{
+  HeddleConvAttr *a = op->attr;
+  const HeddleShape *x = &op->in[0]->shape, *w = &op->in[1]->shape;
+  HeddleShape back = { 0 };
+  gboolean ok = same_float (op, error) && conv_attributes (a, error)
+                && ((x->rank == 4 && w->rank == 4) || refuse (error, "expects images (N, C, H, W) and a weight (Cin, Cout/groups, Kh, Kw)"))
+                && (w->size[0] == x->size[1] || refuse (error, "input has %" G_GINT64_FORMAT " channels, the weight expects %" G_GINT64_FORMAT, x->size[1], w->size[0]));
+  if (ok)
+    a->input = heddle_shape (x->size[0], w->size[1] * a->groups, 0, 0);
+  for (int i = 0; ok && i < 2; i++)
+    {
+      a->input.size[2 + i] = (x->size[2 + i] - 1) * a->stride[i] - 2 * a->padding[i] + a->dilation[i] * (w->size[2 + i] - 1) + a->output_padding[i] + 1;
+      ok = (a->output_padding[i] >= 0 && a->output_padding[i] < a->stride[i]) || refuse (error, "output_padding must be less than the stride");
+    }
+  ok = ok && ((a->input.size[2] >= 1 && a->input.size[3] >= 1) || refuse (error, "padding %" G_GINT64_FORMAT "x%" G_GINT64_FORMAT " leaves nothing of the result", a->padding[0], a->padding[1]))
+       && conv_output (a, &a->input, w, &back, error)
+       && (op->n_in < 3 || expect (op->in[2]->shape.rank == 1 && op->in[2]->shape.size[0] == a->input.size[1], op, 2, "one bias per output channel", error));
+  set (op, 0, op->in[0]->dtype, a->input);
+  return ok;
+}
+
+static gboolean
+upsample_size (const HeddleUpsampleAttr *a, GError **error)
+{
+  return (a->size[0] >= 1 && a->size[1] >= 1) || refuse (error, "the size %" G_GINT64_FORMAT "x%" G_GINT64_FORMAT " is not at least 1x1", a->size[0], a->size[1]);
+}
+
+RULE (upsample)
+{
+  const HeddleUpsampleAttr *a = ATTR (HeddleUpsampleAttr);
+  const HeddleShape *x = &op->in[0]->shape;
+  gboolean ok = expect (is_float (op->in[0]) && x->rank == 4, op, 0, "floating-point images (N, C, H, W)", error) && upsample_size (a, error);
+  set (op, 0, op->in[0]->dtype, heddle_shape (x->size[0], x->size[1], a->size[0], a->size[1]));
+  return ok;
+}
+
+RULE (upsample_grad)
+{
+  const HeddleUpsampleAttr *a = ATTR (HeddleUpsampleAttr);
+  HeddleShape y = heddle_shape (a->input.size[0], a->input.size[1], a->size[0], a->size[1]);
+  set (op, 0, op->in[0]->dtype, a->input);
+  return expect (is_float (op->in[0]) && heddle_shape_equal (&y, &op->in[0]->shape), op, 0, "the upsampled shape", error);
+}
+
+RULE (bce_with_logits)
+{
+  const HeddleShape *x = &op->in[0]->shape, *p = op->n_in > 2 ? &op->in[2]->shape : NULL;
+  return heddle_shape_rule_mse (op, error)
+         && (!p || expect (p->rank == 0 || (p->rank == 1 && x->rank > 0 && p->size[0] == x->size[x->rank - 1]), op, 2, "a scalar or one weight per index of the last axis", error));
+}
+
+RULE (smooth_l1)
+{
+  double beta = ATTR (HeddleSmoothL1Attr)->beta;
+  return heddle_shape_rule_mse (op, error) && ((beta >= 0 && beta < INFINITY) || refuse (error, "beta = %g is not a number from 0 on", beta));
+}
+
+RULE (kl_div)
+{
+  return heddle_shape_rule_mse (op, error) && (!ATTR (HeddleKlDivAttr)->batch_mean || expect (op->in[0]->shape.rank > 0, op, 0, "samples (N, ...)", error));
 }

@@ -4,7 +4,8 @@
 #include <string.h>
 
 static const HeddleStageClass *const classes[] = {
-  &heddle_stage_dataset, &heddle_stage_prefetch, &heddle_stage_model, &heddle_stage_cross_entropy, &heddle_stage_mse, &heddle_stage_accuracy, &heddle_stage_top_k,
+  &heddle_stage_dataset, &heddle_stage_prefetch, &heddle_stage_model, &heddle_stage_cross_entropy, &heddle_stage_mse, &heddle_stage_l1, &heddle_stage_smooth_l1, &heddle_stage_bce_with_logits,
+  &heddle_stage_kl_div, &heddle_stage_accuracy, &heddle_stage_top_k,
   &heddle_stage_amp, &heddle_stage_optimizer, &heddle_stage_constant, &heddle_stage_step, &heddle_stage_multistep, &heddle_stage_cosine, &heddle_stage_linear,
   &heddle_stage_one_cycle, &heddle_stage_plateau, &heddle_stage_logger, &heddle_stage_train,
 };

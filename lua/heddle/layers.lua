@@ -5,7 +5,9 @@
 local layers = {}
 
 -- Each layer type and the option that may be given without its name: L.linear { 10 }, L.conv2d { 32, kernel = 3 }
-local types = { conv2d = "channels", linear = "features", batch_norm = false, max_pool = "kernel", avg_pool = "kernel", global_avg_pool = false, relu = false,
+local types = { conv2d = "channels", conv_transpose2d = "channels", upsample = "scale",
+                relu6 = false, leaky_relu = "slope", clamp = false, silu = false, hardswish = false,
+                linear = "features", batch_norm = false, max_pool = "kernel", avg_pool = "kernel", global_avg_pool = false, relu = false,
                 gelu = false, sigmoid = false, tanh = false, softmax = "axis", dropout = "probability", flatten = false, residual = "layers" }
 
 for name, main in pairs (types) do

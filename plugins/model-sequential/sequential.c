@@ -18,7 +18,7 @@ struct _LayerType
 {
   const char *type;
   const char *required;   /* a key that must be there, or NULL */
-  const char *keys[8];    /* the keys it takes beside type and name; all numbers or booleans, but "layers" */
+  const char *keys[9];    /* the keys it takes beside type and name; all numbers or booleans, but "layers" */
   Emit        emit;
 };
 
@@ -103,7 +103,36 @@ emit_gelu (HeddleBuilder *b, const char *name, HeddleValue *x, GVariant *l)
 
 #define PLAIN(function) \
   static HeddleValue *emit_##function (HeddleBuilder *b, const char *name, HeddleValue *x, GVariant *l) { return heddle_##function (b, x); }
-PLAIN (relu) PLAIN (sigmoid) PLAIN (tanh) PLAIN (flatten) PLAIN (global_avg_pool)
+PLAIN (relu) PLAIN (relu6) PLAIN (silu) PLAIN (hardswish) PLAIN (sigmoid) PLAIN (tanh) PLAIN (flatten) PLAIN (global_avg_pool)
+
+static HeddleValue *
+emit_conv_transpose2d (HeddleBuilder *b, const char *name, HeddleValue *x, GVariant *l)
+{
+  return heddle_conv_transpose2d (b, name, x, .channels = get_int (l, "channels"), .kernel = get_int (l, "kernel"), .stride = get_int (l, "stride"),
+                                  .padding = get_int (l, "padding"), .output_padding = get_int (l, "output_padding"), .dilation = get_int (l, "dilation"),
+                                  .groups = get_int (l, "groups"), .no_bias = get (l, "bias", 1) == 0);
+}
+
+/* one of: a scale, which may be fractional, or a size, which is the height and, without "width", the width too */
+static HeddleValue *
+emit_upsample (HeddleBuilder *b, const char *name, HeddleValue *x, GVariant *l)
+{
+  HeddleShape in = heddle_shape_of (b, x);
+  double scale = get (l, "scale", 0), height = get (l, "size", floor ((double) in.size[2] * scale)), width = get (l, "width", get (l, "size", floor ((double) in.size[3] * scale)));
+  return heddle_upsample (b, x, (gint64) height, (gint64) width, get (l, "bilinear", 0) != 0);
+}
+
+static HeddleValue *
+emit_leaky_relu (HeddleBuilder *b, const char *name, HeddleValue *x, GVariant *l)
+{
+  return heddle_leaky_relu (b, x, get (l, "slope", 0.01));
+}
+
+static HeddleValue *
+emit_clamp (HeddleBuilder *b, const char *name, HeddleValue *x, GVariant *l)
+{
+  return heddle_clamp (b, x, get (l, "min", 0), get (l, "max", 1));
+}
 
 static HeddleValue *
 emit_softmax (HeddleBuilder *b, const char *name, HeddleValue *x, GVariant *l)
@@ -115,12 +144,19 @@ static HeddleValue *emit_residual (HeddleBuilder *b, const char *name, HeddleVal
 
 static const LayerType types[] = {
   { "conv2d", "channels", { "channels", "kernel", "stride", "padding", "dilation", "groups", "bias" }, emit_conv2d },
+  { "conv_transpose2d", "channels", { "channels", "kernel", "stride", "padding", "output_padding", "dilation", "groups", "bias" }, emit_conv_transpose2d },
+  { "upsample", NULL, { "scale", "size", "width", "bilinear" }, emit_upsample },
   { "linear", "features", { "features", "bias" }, emit_linear },
   { "batch_norm", NULL, { "eps", "momentum", "affine" }, emit_batch_norm },
   { "max_pool", "kernel", { "kernel", "stride", "padding" }, emit_max_pool },
   { "avg_pool", "kernel", { "kernel", "stride", "padding", "exclude_padding" }, emit_avg_pool },
   { "global_avg_pool", NULL, { NULL }, emit_global_avg_pool },
   { "relu", NULL, { NULL }, emit_relu },
+  { "relu6", NULL, { NULL }, emit_relu6 },
+  { "leaky_relu", NULL, { "slope" }, emit_leaky_relu },
+  { "clamp", NULL, { "min", "max" }, emit_clamp },
+  { "silu", NULL, { NULL }, emit_silu },
+  { "hardswish", NULL, { NULL }, emit_hardswish },
   { "gelu", NULL, { "tanh" }, emit_gelu },
   { "sigmoid", NULL, { NULL }, emit_sigmoid },
   { "tanh", NULL, { NULL }, emit_tanh },
@@ -227,7 +263,7 @@ check_key (const LayerType *type, const char *key, GVariant *value, const char *
     ok = check_list (value, place, error);
   else if (!number_of (value, &number))
     ok = refuse (error, place, "\"%s\" is a number, got %s", key, g_variant_get_type_string (value));
-  else if (!(number >= -1e9 && number <= 1e9) || (number < 0 && !g_str_equal (key, "axis")))
+  else if (!(number >= -1e9 && number <= 1e9) || (number < 0 && !g_str_equal (key, "axis") && !g_str_equal (type->type, "clamp")))
     ok = refuse (error, place, "\"%s\" is out of range", key);
   return ok;
 }
@@ -243,8 +279,12 @@ check_layer (GVariant *layer, const char *place, GError **error)
   g_autoptr (GVariant) needed = ok && type->required ? g_variant_lookup_value (layer, type->required, NULL) : NULL;
   if (ok && type->required && !needed)
     ok = refuse (error, place, "%s needs \"%s\"", type->type, type->required);
-  if (ok && g_str_equal (type->type, "conv2d") && get (layer, "kernel", 0) < 1)
-    ok = refuse (error, place, "conv2d needs \"kernel\"");
+  if (ok && g_str_has_prefix (type->type, "conv") && get (layer, "kernel", 0) < 1)
+    ok = refuse (error, place, "%s needs \"kernel\"", type->type);
+  if (ok && g_str_equal (type->type, "upsample") && (get (layer, "scale", 0) > 0) == (get (layer, "size", 0) > 0))
+    ok = refuse (error, place, "upsample needs either \"scale\" or \"size\"");
+  if (ok && g_str_equal (type->type, "upsample") && get (layer, "width", 0) > 0 && !(get (layer, "size", 0) > 0))
+    ok = refuse (error, place, "upsample takes \"width\" only beside \"size\"");
   if (ok)
     {
       g_variant_iter_init (&iter, layer);

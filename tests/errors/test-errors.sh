@@ -81,6 +81,9 @@ usual; model='h.model "mlp" { batch.image, classes = 7 }'; write; expect contrac
 usual; loss='h.loss "mse" { logits, batch.image }'; write; expect contract-shape 1 check s.lua
 usual; loss='h.loss "cross_entropy" { logits, logits }'; write; expect contract-dtype 1 check s.lua
 usual; model='h.model "sequential" { batch.image, layers = { { type = "conv2d", channels = 4, kernel = 9 } } }'; write; expect contract-kernel 1 check s.lua
+usual; loss='h.loss "bce_with_logits" { logits, batch.label }'; write; expect loss-dtype 1 check s.lua
+usual; loss='h.loss "smooth_l1" { logits, batch.image }'; write; expect loss-shape 1 check s.lua
+usual; loss='h.loss "bce_with_logits" { logits, logits, pos_weight = { 1, 2, 3 } }'; write; expect loss-weights 1 check s.lua
 usual; train='h.train { step, eval = { data = h.dataset "synthetic" { shape = { 1, 9, 9 }, classes = 4 } } }'; write; expect contract-eval 1 check s.lua
 usual; train='h.train { step, eval = { accuracy = h.metric "accuracy" { logits, batch.label } } }'; write; expect eval-no-data 1 check s.lua
 usual; prefetch='h.prefetch { data, batch_size = 100, drop_last = true }'; write; expect data-smaller-than-batch 1 check s.lua

@@ -128,6 +128,11 @@ test_refusals (void)
   refused ("[<{'type': <'linear'>, 'features': <int64 -3>}>]", "\"features\" is out of range");
   refused ("[<{'type': <'residual'>, 'layers': <[<{'type': <'rleu'>}>]>}>]", "layer 1.1: no layer type \"rleu\"");
   refused ("[<{'type': <'residual'>, 'layers': <int64 1>}>]", "a list of layers is expected");
+  refused ("[<{'type': <'conv_transpose2d'>, 'channels': <int64 3>}>]", "layer 1: conv_transpose2d needs \"kernel\"");
+  refused ("[<{'type': <'upsample'>}>]", "layer 1: upsample needs either \"scale\" or \"size\"");
+  refused ("[<{'type': <'upsample'>, 'scale': <int64 2>, 'size': <int64 8>}>]", "layer 1: upsample needs either");
+  refused ("[<{'type': <'upsample'>, 'scale': <int64 2>, 'width': <int64 8>}>]", "only beside \"size\"");
+  refused ("[<{'type': <'leaky_relu'>, 'slope': <-0.5>}>]", "\"slope\" is out of range");
   refused ("int64 3", "a list of layers is expected");
 }
 
@@ -143,6 +148,35 @@ test_residual (void)
   g_assert_nonnull (strstr (text, "= add %"));
 }
 
+#define VISION \
+  "[<{'type': <'conv2d'>, 'channels': <int64 8>, 'kernel': <int64 3>, 'padding': <int64 1>, 'groups': <int64 4>, 'bias': <false>}>, <{'type': <'relu6'>}>," \
+  " <{'type': <'conv_transpose2d'>, 'channels': <int64 6>, 'kernel': <int64 3>, 'stride': <int64 2>, 'padding': <int64 1>, 'output_padding': <int64 1>, 'groups': <int64 2>}>," \
+  " <{'type': <'silu'>}>, <{'type': <'upsample'>, 'scale': <1.5>, 'bilinear': <true>}>, <{'type': <'hardswish'>}>, <{'type': <'upsample'>, 'size': <int64 9>, 'width': <int64 7>}>," \
+  " <{'type': <'leaky_relu'>, 'slope': <0.25>}>, <{'type': <'clamp'>, 'min': <-0.5>, 'max': <int64 2>}>, <{'type': <'leaky_relu'>}>]"
+
+/* the same network in C, whose text must be the same */
+static void
+test_vision (void)
+{
+  GError *error = NULL;
+  gint64 params;
+  HeddleShape shape = heddle_shape (2, 4, 5, 6);
+  g_autoptr (HeddleInstance) list = sequential (VISION);
+  g_autoptr (HeddleVariables) vars = heddle_variables_new ();
+  HeddleBuilder *b = heddle_builder_new ("t", vars, TRUE, 1);
+  HeddleValue *x = heddle_builder_input (b, "image", HEDDLE_F32, &shape);
+  x = heddle_relu6 (b, heddle_conv2d (b, "0", x, .channels = 8, .kernel = 3, .padding = 1, .groups = 4, .no_bias = TRUE));
+  x = heddle_silu (b, heddle_conv_transpose2d (b, "2", x, .channels = 6, .kernel = 3, .stride = 2, .padding = 1, .output_padding = 1, .groups = 2));
+  x = heddle_hardswish (b, heddle_upsample (b, x, 15, 18, TRUE));
+  x = heddle_leaky_relu (b, heddle_upsample (b, x, 9, 7, FALSE), 0.25);
+  heddle_builder_output (b, heddle_leaky_relu (b, heddle_clamp (b, x, -0.5, 2), 0.01));
+  g_autoptr (HeddleProgram) program = heddle_builder_finish (b, &error);
+  g_assert_no_error (error);
+  g_autofree char *expected = heddle_program_print (program), *got = print (list, shape, &params);
+  g_assert_cmpstr (got, ==, expected);
+  g_assert_cmpint (params, ==, 8 * 9 + 8 * 3 * 9 + 6);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -151,6 +185,7 @@ main (int argc, char **argv)
   g_test_add_func ("/models/counts", test_counts);
   g_test_add_func ("/models/resnet-refusal", test_resnet_refusal);
   g_test_add_func ("/models/sequential", test_sequential);
+  g_test_add_func ("/models/sequential-vision", test_vision);
   g_test_add_func ("/models/sequential-refusals", test_refusals);
   g_test_add_func ("/models/residual", test_residual);
   int status = g_test_run ();

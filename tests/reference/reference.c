@@ -135,6 +135,14 @@ elementwise (const HeddleOp *op, double a, double b, double c)
     case HEDDLE_OP_RELU_GRAD: y = b > 0 ? a : 0; break;
     case HEDDLE_OP_SIGMOID_GRAD: y = a * b * (1 - b); break;
     case HEDDLE_OP_TANH_GRAD: y = a * (1 - b * b); break;
+    case HEDDLE_OP_SILU: y = a / (1 + exp (-a)); break;
+    case HEDDLE_OP_HARDSWISH: y = a * fmin (fmax (a + 3, 0), 6) / 6; break;
+    case HEDDLE_OP_LEAKY_RELU: y = a > 0 ? a : ATTR (HeddleSlopeAttr)->slope * a; break;
+    case HEDDLE_OP_CLAMP: y = isnan (a) ? a : fmin (fmax (a, ATTR (HeddleClampAttr)->min), ATTR (HeddleClampAttr)->max); break;
+    case HEDDLE_OP_SILU_GRAD: y = a / (1 + exp (-b)) * (1 + b / (1 + exp (b))); break;
+    case HEDDLE_OP_HARDSWISH_GRAD: y = b <= -3 ? 0 : b >= 3 ? a : a * (2 * b + 3) / 6; break;
+    case HEDDLE_OP_LEAKY_RELU_GRAD: y = b > 0 ? a : ATTR (HeddleSlopeAttr)->slope * a; break;
+    case HEDDLE_OP_CLAMP_GRAD: y = b > ATTR (HeddleClampAttr)->min && b < ATTR (HeddleClampAttr)->max ? a : 0; break;
     case HEDDLE_OP_GELU_GRAD: y = a * gelu_slope (b, ATTR (HeddleGeluAttr)->tanh_form); break;
     default: g_assert_not_reached ();
     }
@@ -631,7 +639,7 @@ run_op (Reference *r, const HeddleOp *op)
     case HEDDLE_OP_DROPOUT: run_dropout (op, in, out[0]); break;
     case HEDDLE_OP_DEQUANTIZE: run_dequantize (op, in[0], out[0]); break;
     default:
-      if (!reference_sequence_op (op, in, out))
+      if (!reference_sequence_op (op, in, out) && !reference_vision (op, in, out))
         run_elementwise (op, in, out[0]);
       break;
     }

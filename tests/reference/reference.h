@@ -18,5 +18,7 @@ void       reference_run      (Reference *r);
 
 /* sequence.c: FALSE when OP is none of its operations; IN and OUT are the numbers of the operation's values */
 gboolean   reference_sequence_op (const HeddleOp *op, double **in, double **out);
+/* reference-vision.c: transposed convolution, resampling, losses that are means over elements; FALSE: another operation */
+gboolean   reference_vision   (const HeddleOp *op, double **in, double **out);
 
 #endif

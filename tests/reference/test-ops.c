@@ -309,6 +309,11 @@ CASE (sigmoid, heddle_sigmoid (b, X (0)))
 CASE (tanh, heddle_tanh (b, X (0)))
 CASE (gelu, heddle_gelu (b, X (0)))
 CASE (gelu_tanh, heddle_gelu_tanh (b, X (0)))
+CASE (silu, heddle_silu (b, X (0)))
+CASE (hardswish, heddle_hardswish (b, X (0)))
+CASE (leaky_relu, heddle_leaky_relu (b, X (0), 0.125))
+CASE (clamp, heddle_clamp (b, X (0), -0.75, 1.25))
+CASE (relu6_chain, heddle_silu (b, heddle_relu6 (b, heddle_mul (b, heddle_leaky_relu (b, heddle_hardswish (b, X (0)), 0.2), X (1)))))
 CASE (cast16, heddle_cast (b, heddle_cast (b, X (0), HEDDLE_F16), HEDDLE_F32))
 CASE (castb16, heddle_mul (b, heddle_cast (b, X (0), HEDDLE_BF16), heddle_cast (b, X (0), HEDDLE_BF16)))
 CASE (cast_int, heddle_cast (b, X (0), HEDDLE_F32))
@@ -349,7 +354,46 @@ CASE (conv_s2, conv (c, 2, 1, 1, 1, 2))
 CASE (conv_s2p0, conv (c, 2, 0, 1, 1, 2))
 CASE (conv_d2, conv (c, 1, 2, 2, 1, 3))
 CASE (conv_g2, conv (c, 1, 1, 1, 2, 3))
+CASE (conv_g32, conv (c, 1, 1, 1, 32, 2))
+CASE (conv_g32_s2, conv (c, 2, 1, 1, 32, 2))
 CASE (conv_g6, conv (c, 1, 1, 1, 6, 2))
+static HeddleValue *
+conv_t (Case *c, gint64 stride, gint64 padding, gint64 output_padding, gint64 dilation, gint64 groups, guint n)
+{
+  HeddleConvAttr attr = { .stride = { stride, stride }, .padding = { padding, padding }, .dilation = { dilation, dilation }, .groups = groups,
+                          .output_padding = { output_padding, output_padding } };
+  return heddle_emit (c->b, HEDDLE_OP_CONV_TRANSPOSE2D, "up", c->in, n, &attr, sizeof attr);
+}
+CASE (conv_t, conv_t (c, 1, 1, 0, 1, 1, 3))
+CASE (conv_t_s2, conv_t (c, 2, 1, 1, 1, 1, 3))
+CASE (conv_t_s2_bare, conv_t (c, 2, 0, 0, 1, 1, 2))
+CASE (conv_t_d2, conv_t (c, 3, 2, 2, 2, 1, 3))
+CASE (conv_t_g2, conv_t (c, 2, 1, 0, 1, 2, 3))
+CASE (nearest, heddle_upsample (b, X (0), 14, 9, FALSE))
+CASE (nearest_blocked, heddle_upsample (b, conv (c, 1, 1, 1, 1, 3), 15, 11, FALSE))
+CASE (bilinear, heddle_upsample (b, X (0), 10, 13, TRUE))
+CASE (bilinear_down, heddle_upsample (b, X (0), 4, 3, TRUE))
+CASE (bilinear_blocked, heddle_upsample (b, conv (c, 1, 1, 1, 1, 3), 14, 18, TRUE))
+
+/* the denominator is compared too */
+static HeddleValue *
+mean_loss (Case *c, HeddleOpCode op, gconstpointer attr, gsize size, guint n)
+{
+  HeddleValue *out[2];
+  c->b->iface->emit (c->b, op, "loss", c->in, n, attr, size, out, 2);
+  c->extra[0] = out[1];
+  return out[0];
+}
+#define KL(...) mean_loss (c, HEDDLE_OP_KL_DIV, &(HeddleKlDivAttr) { __VA_ARGS__ }, sizeof (HeddleKlDivAttr), 2)
+#define SMOOTH(beta) mean_loss (c, HEDDLE_OP_SMOOTH_L1, &(HeddleSmoothL1Attr) { beta }, sizeof (HeddleSmoothL1Attr), 2)
+CASE (bce, mean_loss (c, HEDDLE_OP_BCE_WITH_LOGITS, NULL, 0, 2))
+CASE (bce_weight, mean_loss (c, HEDDLE_OP_BCE_WITH_LOGITS, NULL, 0, 3))
+CASE (l1, mean_loss (c, HEDDLE_OP_L1, NULL, 0, 2))
+CASE (smooth_l1, SMOOTH (0.7))
+CASE (smooth_l1_0, SMOOTH (0))
+CASE (kl, KL (0, 0))
+CASE (kl_batch, KL (0, 1))
+CASE (kl_log, KL (1, 1))
 CASE (conv_relu_pool, heddle_max_pool (b, heddle_relu (b, conv (c, 1, 1, 1, 1, 3)), .kernel = 2))
 
 static HeddleValue *
@@ -533,6 +577,8 @@ CASE (low_f16, low_network (c, HEDDLE_F16))
 CASE (low_bf16, low_network (c, HEDDLE_BF16))
 
 #define F(...) { HEDDLE_F32, heddle_shape (__VA_ARGS__), -2, 2 }
+#define UNIT(...) { HEDDLE_F32, heddle_shape (__VA_ARGS__), 0.05, 0.95 }
+#define WIDE(...) { HEDDLE_F32, heddle_shape (__VA_ARGS__), -6, 6 }
 #define POSITIVE(...) { HEDDLE_F32, heddle_shape (__VA_ARGS__), 0.3, 3 }
 #define LABELS(n, k) { HEDDLE_I64, heddle_shape (n), 0, k }
 #define SCALAR(lo, hi) { HEDDLE_F32, { 0 }, lo, hi }
@@ -547,6 +593,22 @@ static const Entry entries[] = {
   { "exp", build_exp, 1, { F (17) } }, { "expm1", build_expm1, 1, { F (17) } }, { "log", build_log, 1, { POSITIVE (17) } }, { "sqrt", build_sqrt, 1, { POSITIVE (17) } },
   { "rsqrt", build_rsqrt, 1, { POSITIVE (17) } }, { "square", build_square, 1, { F (17) } }, { "reciprocal", build_reciprocal, 1, { POSITIVE (17) } }, { "relu", build_relu, 1, { F (3, 17) } },
   { "sigmoid", build_sigmoid, 1, { F (17) } }, { "tanh", build_tanh, 1, { F (17) } }, { "gelu", build_gelu, 1, { F (17) } }, { "gelu/tanh", build_gelu_tanh, 1, { F (17) } },
+  { "silu", build_silu, 1, { WIDE (3, 17) } }, { "hardswish", build_hardswish, 1, { WIDE (7, 17) } }, { "leaky_relu", build_leaky_relu, 1, { F (3, 17) } }, { "clamp", build_clamp, 1, { F (3, 17) } },
+  { "relu6/chain", build_relu6_chain, 2, { WIDE (5, 7, 11), WIDE (5, 7, 11) } }, { "relu6/blocks", build_relu6_chain, 2, { WIDE (2, 16, 32), WIDE (2, 16, 32) } },
+  { "conv_transpose2d", build_conv_t, 3, { F (2, 3, 5, 7), F (3, 5, 3, 3), F (5) } }, { "conv_transpose2d/wide", build_conv_t, 3, { F (2, 33, 5, 7), F (33, 17, 3, 3), F (17) } },
+  { "conv_transpose2d/blocked", build_conv_t_s2, 3, { F (2, 32, 5, 7), F (32, 16, 3, 3), F (16) } }, { "conv_transpose2d/stride", build_conv_t_s2, 3, { F (2, 5, 4, 3), F (5, 3, 4, 4), F (3) } },
+  { "conv_transpose2d/bare", build_conv_t_s2_bare, 2, { F (2, 16, 4, 5), F (16, 16, 2, 2) } }, { "conv_transpose2d/dilated", build_conv_t_d2, 3, { F (2, 5, 4, 3), F (5, 7, 3, 3), F (7) } },
+  { "conv_transpose2d/groups", build_conv_t_g2, 3, { F (2, 6, 5, 4), F (6, 5, 3, 3), F (10) } }, { "conv_transpose2d/groups blocked", build_conv_t_g2, 3, { F (2, 32, 5, 4), F (32, 16, 3, 3), F (32) } },
+  { "conv2d/depthwise blocked", build_conv_g32, 2, { F (2, 32, 9, 11), F (32, 1, 3, 3) } }, { "conv2d/depthwise stride", build_conv_g32_s2, 2, { F (2, 32, 9, 12), F (32, 1, 3, 3) } },
+  { "upsample/nearest", build_nearest, 1, { F (2, 3, 7, 4) } }, { "upsample/nearest blocked", build_nearest_blocked, 3, { F (2, 16, 5, 7), F (16, 16, 3, 3), F (16) } },
+  { "upsample/bilinear", build_bilinear, 1, { F (2, 3, 5, 7) } }, { "upsample/smaller", build_bilinear_down, 1, { F (2, 3, 7, 8) } }, { "upsample/one pixel", build_bilinear, 1, { F (2, 3, 1, 1) } },
+  { "upsample/bilinear blocked", build_bilinear_blocked, 3, { F (2, 16, 7, 9), F (16, 16, 3, 3), F (16) } },
+  { "bce_with_logits", build_bce, 2, { WIDE (5, 7), UNIT (5, 7) } }, { "bce_with_logits/large", build_bce, 2, { WIDE (11, 4099), UNIT (11, 4099) } },
+  { "bce_with_logits/far", build_bce, 2, { { HEDDLE_F32, heddle_shape (31), -90, 90 }, UNIT (31) } },
+  { "bce_with_logits/weights", build_bce_weight, 3, { WIDE (5, 16), UNIT (5, 16), POSITIVE (16) } }, { "bce_with_logits/one weight", build_bce_weight, 3, { WIDE (5, 7), UNIT (5, 7), SCALAR (2, 3) } },
+  { "l1", build_l1, 2, { F (5, 7), F (5, 7) } }, { "l1/large", build_l1, 2, { F (3, 3, 61, 67), F (3, 3, 61, 67) } },
+  { "smooth_l1", build_smooth_l1, 2, { F (5, 7), F (5, 7) } }, { "smooth_l1/beta 0", build_smooth_l1_0, 2, { F (16, 16), F (16, 16) } },
+  { "kl_div", build_kl, 2, { WIDE (5, 7), UNIT (5, 7) } }, { "kl_div/batch", build_kl_batch, 2, { WIDE (5, 3, 7), UNIT (5, 3, 7) } }, { "kl_div/log", build_kl_log, 2, { WIDE (16, 16), F (16, 16) } },
   { "cast/f16", build_cast16, 1, { F (3001) } }, { "cast/bf16", build_castb16, 1, { F (3001) } }, { "cast/i64", build_cast_int, 1, { LABELS (13, 100) }, TRUE },
   { "chain", build_chain, 2, { F (5, 7, 11), F (5, 7, 11) } }, { "chain/large", build_chain, 2, { F (50021), F (50021) } },
   { "reshape", build_reshape, 2, { F (3, 4, 5), F (6, 10) } }, { "flatten/blocked", build_flatten_blocked, 1, { F (2, 8, 3, 5) } },

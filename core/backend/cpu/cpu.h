@@ -117,6 +117,8 @@ void     cpu_fault        (CpuPlan *plan, const Step *step, const char *format, 
 /* ---- dnn.c: convolutions through oneDNN ---- */
 typedef struct _CpuCompiler CpuCompiler;
 gboolean cpu_emit_conv    (CpuCompiler *c, const HeddleOp *op, GError **error);
+/* transposed.c: adds what conv_transpose2d has beyond a convolution's gradient */
+void     cpu_emit_channel_bias (CpuCompiler *c, const HeddleOp *op);
 /* direct.c: small convolutions of our own */
 gboolean cpu_direct_fits  (const CpuDevice *device, const HeddleConvAttr *attr, const HeddleShape *x, const HeddleShape *w);
 void     cpu_emit_direct  (CpuCompiler *c, const HeddleOp *op);
@@ -166,6 +168,8 @@ gboolean cpu_emit_row_norm (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_embedding (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_movement (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_attention (CpuCompiler *c, const HeddleOp *op);
+gboolean cpu_emit_mean_loss (CpuCompiler *c, const HeddleOp *op);     /* losses.c */
+gboolean cpu_emit_upsample (CpuCompiler *c, const HeddleOp *op);      /* upsample.c */
 /* A step whose floating inputs and outputs are f32, images in LAYOUT and everything else row-major; an output nobody reads is not made (NULL). */
 Step    *cpu_simple       (CpuCompiler *c, const HeddleOp *op, const char *what, StepRun run, const Layout *layout);
 

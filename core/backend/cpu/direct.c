@@ -398,7 +398,7 @@ cpu_emit_direct (CpuCompiler *c, const HeddleOp *op)
   const HeddleConvAttr *a = op->attr;
   if (op->info->code == HEDDLE_OP_CONV2D)
     emit_forward (c, op);
-  else if (op->info->code == HEDDLE_OP_CONV2D_GRAD_INPUT)
+  else if (op->info->code != HEDDLE_OP_CONV2D_GRAD_WEIGHT)       /* the gradient by the input, and a transposed convolution */
     {
       const HeddleShape *w = &op->in[1]->shape;
       Geometry g = geometry (&op->in[0]->shape, w, &op->out[0]->shape, w->size[2] - 1 - a->padding[0], w->size[3] - 1 - a->padding[1]);

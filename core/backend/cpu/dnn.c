@@ -100,7 +100,7 @@ conv_of (const HeddleOp *op)
     case HEDDLE_OP_CONV2D:
       k.x = op->in[0]->shape, k.w = op->in[1]->shape, k.y = op->out[0]->shape, k.bias = op->n_in > 2;
       break;
-    case HEDDLE_OP_CONV2D_GRAD_INPUT: k.x = a->input, k.w = op->in[1]->shape, k.y = op->in[0]->shape; break;
+    case HEDDLE_OP_CONV_TRANSPOSE2D: case HEDDLE_OP_CONV2D_GRAD_INPUT: k.x = a->input, k.w = op->in[1]->shape, k.y = op->in[0]->shape; break;
     default: k.x = op->in[1]->shape, k.w = a->weight, k.y = op->in[0]->shape, k.bias = a->bias; break;
     }
   for (int i = 0; i < 2; i++)
@@ -331,7 +331,10 @@ emit_backward_data (CpuCompiler *c, const HeddleOp *op, const Conv *k, dnnl_prim
 {
   Primitive *p = g_new0 (Primitive, 1);
   const dnnl_memory_desc_t *w_md = dnnl_primitive_desc_query_md (pd, dnnl_query_weights_md, 0);
-  Operand dy = cpu_form (c, op->in[0], HEDDLE_F32, y), weight = weight_operand (c, op->in[1], w_md, weight_layout (c, k, w_md));
+  const Layout *w = weight_layout (c, k, w_md);
+  if (op->info->code == HEDDLE_OP_CONV_TRANSPOSE2D && op->in[1]->kind == HEDDLE_VALUE_VARIABLE)
+    adopt_layout (c, op->in[1]->variable, w);
+  Operand dy = cpu_form (c, op->in[0], HEDDLE_F32, y), weight = weight_operand (c, op->in[1], w_md, w);
   Operand dx = cpu_target (c, op->out[0], HEDDLE_F32, x);
   add_arg (c->device, p, DNNL_ARG_DIFF_DST, dnnl_primitive_desc_query_md (pd, dnnl_query_diff_dst_md, 0), &dy);
   add_arg (c->device, p, DNNL_ARG_WEIGHTS, w_md, &weight);
@@ -385,7 +388,7 @@ cpu_emit_conv (CpuCompiler *c, const HeddleOp *op, GError **error)
 {
   Conv k = conv_of (op);
   DataFormat x, y;
-  Direction direction = op->info->code == HEDDLE_OP_CONV2D ? FORWARD : op->info->code == HEDDLE_OP_CONV2D_GRAD_INPUT ? BACKWARD_DATA : BACKWARD_WEIGHT;
+  Direction direction = op->info->code == HEDDLE_OP_CONV2D ? FORWARD : op->info->code == HEDDLE_OP_CONV2D_GRAD_WEIGHT ? BACKWARD_WEIGHT : BACKWARD_DATA;
   gboolean direct = cpu_direct_fits (c->device, op->attr, &k.x, &k.w);
   dnnl_primitive_desc_t pd = direct ? NULL : choose_pd (c->device, &k, direction, &x, &y);
   if (direct)

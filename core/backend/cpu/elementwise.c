@@ -134,6 +134,18 @@ k_gelu_grad (float *restrict d, const float *a, const float *b, const float *c, 
   (((const HeddleGeluAttr *) attr)->tanh_form ? k_gelu_tanh_grad : k_gelu_erf_grad) (d, a, b, c, scalar, n, attr);
 }
 
+#define CLAMPED(x, lo, hi) ((x) < (lo) ? (lo) : (x) > (hi) ? (hi) : (x))      /* NaN stays NaN */
+#define BOUND(side) ((float) ((const HeddleClampAttr *) attr)->side)
+#define SLOPE ((float) ((const HeddleSlopeAttr *) attr)->slope)
+UNARY (silu, x * vm_sigmoid (x))
+UNARY (hardswish, x * CLAMPED (x + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f))
+UNARY (leaky_relu, x > 0 ? x : SLOPE * x)
+UNARY (clamp, CLAMPED (x, BOUND (min), BOUND (max)))
+BINARY (silu_grad, x * vm_sigmoid (y) * (1.0f + y * (1.0f - vm_sigmoid (y))))
+BINARY (hardswish_grad, y <= -3.0f ? 0.0f : y >= 3.0f ? x : x * (y * (1.0f / 3.0f) + 0.5f))
+BINARY (leaky_relu_grad, y > 0 ? x : SLOPE * x)
+BINARY (clamp_grad, y > BOUND (min) && y < BOUND (max) ? x : 0.0f)
+
 static void
 k_select (float *restrict d, const float *a, const float *b, const float *c, const gboolean scalar[3], gsize n, gconstpointer attr)
 {
@@ -153,6 +165,8 @@ kernel_of (HeddleOpCode code)
       K (NEG, neg) K (ABS, abs) K (SIGN, sign) K (EXP, exp) K (EXPM1, expm1) K (LOG, log) K (SQRT, sqrt) K (RSQRT, rsqrt) K (SQUARE, square)
       K (RECIPROCAL, reciprocal) K (RELU, relu) K (SIGMOID, sigmoid) K (TANH, tanh) K (GELU, gelu) K (CAST, copy)
       K (RELU_GRAD, relu_grad) K (SIGMOID_GRAD, sigmoid_grad) K (TANH_GRAD, tanh_grad) K (GELU_GRAD, gelu_grad)
+      K (SILU, silu) K (HARDSWISH, hardswish) K (LEAKY_RELU, leaky_relu) K (CLAMP, clamp)
+      K (SILU_GRAD, silu_grad) K (HARDSWISH_GRAD, hardswish_grad) K (LEAKY_RELU_GRAD, leaky_relu_grad) K (CLAMP_GRAD, clamp_grad)
 #undef K
     default: break;
     }

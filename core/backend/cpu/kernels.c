@@ -148,6 +148,11 @@ cpu_emit_kernel (CpuCompiler *c, const HeddleOp *op, GError **error)
     {
     case HEDDLE_OP_MATMUL: cpu_simple (c, op, "gemm", run_matmul, &cpu_plain); break;
     case HEDDLE_OP_LINEAR: cpu_simple (c, op, "gemm", run_linear, &cpu_plain); break;
+    case HEDDLE_OP_CONV_TRANSPOSE2D:
+      ok = cpu_emit_conv (c, op, error);
+      if (ok && op->n_in > 2)
+        cpu_emit_channel_bias (c, op);
+      break;
     case HEDDLE_OP_LINEAR_GRAD_INPUT: cpu_simple (c, op, "gemm", run_linear_grad_input, &cpu_plain); break;
     case HEDDLE_OP_LINEAR_GRAD_WEIGHT: cpu_simple (c, op, "gemm", run_linear_grad_weight, &cpu_plain); break;
     case HEDDLE_OP_SCALER_UPDATE:
@@ -159,9 +164,9 @@ cpu_emit_kernel (CpuCompiler *c, const HeddleOp *op, GError **error)
       }
       break;
     default: ok = cpu_emit_norm (c, op) || cpu_emit_pool (c, op) || cpu_emit_loss (c, op) || cpu_emit_shape (c, op) || cpu_emit_row_norm (c, op) || cpu_emit_embedding (c, op) || cpu_emit_movement (c, op)
-             || cpu_emit_attention (c, op); break;
+             || cpu_emit_attention (c, op) || cpu_emit_mean_loss (c, op) || cpu_emit_upsample (c, op); break;
     }
-  if (!ok)
+  if (!ok && !(error && *error))
     g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "%s \"%s\": the cpu backend has no kernel for this operation", op->info->name, op->name);
   return ok;
 }
