@@ -160,6 +160,13 @@ heddle_device_read_scalar (HeddleDevice *device, HeddleVariable *variable, doubl
   return ok;
 }
 
+gboolean
+heddle_device_honours (HeddleDevice *device, const char *flag)
+{
+  gboolean (*honours) (HeddleDevice *, const char *) = HEDDLE_BACKEND_SLOT (device, honours);
+  return !honours || honours (device, flag);
+}
+
 static void
 info_free (gpointer data)
 {

@@ -35,8 +35,27 @@ typedef enum
   HEDDLE_COUNTER_ALLOCATIONS = 1,  /* device or arena allocations made so far */
   HEDDLE_COUNTER_PRIMITIVES,       /* library objects (oneDNN primitives, cuDNN plans) created so far */
   HEDDLE_COUNTER_SYNCS,            /* times the host waited for the device */
-  HEDDLE_COUNTER_REORDERS          /* layout conversions a run of the last compiled plan makes */
+  HEDDLE_COUNTER_REORDERS,         /* layout conversions a run of the last compiled plan makes */
+  HEDDLE_COUNTER_COPY              /* nanoseconds that runs have waited for their inputs to reach the device; 0 where inputs are read in place */
 } HeddleCounter;
+
+/* One step of a plan: an operation, several that run as one, or a conversion between layouts or dtypes. */
+typedef struct
+{
+  const HeddleOp *op;              /* the first operation it computes; of a conversion the one it is made for */
+  const char     *what;            /* kernel or implementation, for people; lives as long as the plan */
+  gboolean        conversion;      /* no operation of the program: numbers are only moved or converted */
+  gint64          start, end;      /* of the last timed run, ns of CLOCK_MONOTONIC; 0 before one */
+} HeddlePlanStep;
+
+/* One region of a plan's arena. */
+typedef struct
+{
+  const HeddleValue *value;        /* whose numbers it holds; NULL: scratch */
+  const char        *form;         /* "" for the value as it was made, else the layout or dtype of a copy, or what the scratch is for */
+  gsize              offset, bytes;
+  gint               first, last;  /* steps of the plan during which it is kept; first > last: never */
+} HeddlePlanBuffer;
 
 /* All slots: [main].  Every slot that can fail sets the error; "where" is added by the caller. */
 typedef struct
@@ -73,7 +92,24 @@ typedef struct
   gboolean    (*fetch)    (HeddlePlan *plan, guint index, HeddleTensor *tensor, GError **error);
   gboolean    (*sync)     (HeddleDevice *device, GError **error);
   guint64     (*counter)  (HeddleDevice *device, HeddleCounter counter);
+
+  /* ---- optional: look with HEDDLE_BACKEND_SLOT ---- */
+
+  /* Whether the flag NAME of HeddleFlags (also "pin_memory") changes anything on this device.  Absent: every one does. */
+  gboolean    (*honours)  (HeddleDevice *device, const char *name);
+  /* From its next run on the plan notes (or no longer notes) when each step starts and ends.  Off, timing costs one branch per run. */
+  void        (*timing)   (HeddlePlan *plan, gboolean on);
+  /* Step I in order of execution, with its times in the last run (waits for the device if need be); FALSE past the end. */
+  gboolean    (*step)     (HeddlePlan *plan, guint i, HeddlePlanStep *step);
+  /* Region I of the arena; FALSE past the end. */
+  gboolean    (*buffer)   (HeddlePlan *plan, guint i, HeddlePlanBuffer *buffer);
+  /* (transfer full) The layout conversions that a run makes, a line each: "%12 plain -> nChw8c for conv2". */
+  GPtrArray  *(*reorders) (HeddlePlan *plan);
 } HeddleDeviceIface;
+
+/* Slot NAME, or NULL if the module was built before it existed. */
+#define HEDDLE_BACKEND_SLOT(device, name) \
+  ((device)->iface->size >= G_STRUCT_OFFSET (HeddleDeviceIface, name) + sizeof ((device)->iface->name) ? (device)->iface->name : NULL)
 
 struct _HeddleDevice { const HeddleDeviceIface *iface; const HeddleBackend *backend; char *name; /* "cpu", "cuda:0" */ };
 struct _HeddlePlan   { HeddleDevice *device; };
@@ -91,6 +127,8 @@ gboolean      heddle_device_initialise (HeddleDevice *device, HeddleVariables *v
 /* One f32 scalar in, out. */
 gboolean      heddle_device_write_scalar (HeddleDevice *device, HeddleVariable *variable, double value, GError **error);
 gboolean      heddle_device_read_scalar  (HeddleDevice *device, HeddleVariable *variable, double *value, GError **error);
+
+gboolean      heddle_device_honours      (HeddleDevice *device, const char *flag);
 
 /* Backend modules found, for doctor: each with its file, or the reason it does not load.  (transfer full) */
 typedef struct { char *kind, *file, *error; GPtrArray *lines; } HeddleBackendInfo;

@@ -15,7 +15,7 @@ typedef struct
   const GOptionEntry *entries;          /* for the man page and completion */
 } HeddleVerb;
 
-extern const HeddleVerb heddle_verb_run, heddle_verb_check, heddle_verb_graph, heddle_verb_inspect, heddle_verb_doctor, heddle_verb_help;
+extern const HeddleVerb heddle_verb_run, heddle_verb_check, heddle_verb_graph, heddle_verb_bench, heddle_verb_inspect, heddle_verb_doctor, heddle_verb_help;
 
 /* The verb table, in order; NULL past its end. */
 const HeddleVerb *heddle_verb_nth (guint i);

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const HeddleVerb *const verbs[] = { &heddle_verb_run, &heddle_verb_check, &heddle_verb_graph, &heddle_verb_inspect, &heddle_verb_doctor, &heddle_verb_help };
+static const HeddleVerb *const verbs[] = { &heddle_verb_run, &heddle_verb_check, &heddle_verb_graph, &heddle_verb_bench, &heddle_verb_inspect, &heddle_verb_doctor, &heddle_verb_help };
 
 const HeddleVerb *
 heddle_verb_nth (guint i)

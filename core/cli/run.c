@@ -3,10 +3,13 @@
 
 #include <string.h>
 
-static char *device;
+static char *device, *profile;
+static gint64 profile_steps = 50;
 
 static const GOptionEntry entries[] = {
   { "device", 'd', 0, G_OPTION_ARG_STRING, &device, "Short for --set train.device=DEVICE", "DEVICE" },
+  { "profile", 0, 0, G_OPTION_ARG_FILENAME, &profile, "Write a timeline of the first steps, for Perfetto or chrome://tracing", "FILE.json" },
+  { "profile-steps", 0, 0, G_OPTION_ARG_INT64, &profile_steps, "Steps in the timeline; 50 unless given", "N" },
   { 0 },
 };
 
@@ -29,6 +32,8 @@ train (HeddleScriptCommand *c, GError **error)
   gboolean ok = graph && (!set || heddle_graph_override (graph, set, error));
   g_autoptr (HeddlePipeline) pipeline = ok ? heddle_pipeline_new (graph, error) : NULL;
   HeddleRunResult result;
+  if (pipeline && profile)
+    heddle_pipeline_set_profile (pipeline, profile, profile_steps);
   ok = pipeline && heddle_pipeline_compile (pipeline, error) && heddle_pipeline_run (pipeline, &result, error);
   if (ok)
     print_result (&result);
@@ -43,8 +48,13 @@ run (int argc, char **argv)
   HeddleScriptCommand c = { 0 };
   GError *error = NULL;
   int status;
-  if (heddle_script_command (&c, &heddle_verb_run, argc, argv, entries, &status) && !train (&c, &error))
-    status = heddle_cli_fail (error);
+  if (heddle_script_command (&c, &heddle_verb_run, argc, argv, entries, &status))
+    {
+      if (profile_steps < 1 || profile_steps > 1000000)
+        status = heddle_cli_fail (g_error_new (HEDDLE_ERROR, HEDDLE_ERROR_USAGE, "run: --profile-steps must be 1..1000000"));
+      else if (!train (&c, &error))
+        status = heddle_cli_fail (error);
+    }
   heddle_script_clear (&c);
   return status;
 }

@@ -19,9 +19,10 @@ typedef struct
   gboolean        closing, detached;
   guint64         dropped;
   guint           interval;
+  HeddleTrack    *track;
 } Logger;
 
-struct _HeddleEvents { GPtrArray *loggers; };
+struct _HeddleEvents { GPtrArray *loggers; HeddleTrace *trace; guint capacity; };
 
 HeddleEvents *
 heddle_events_new (void)
@@ -31,13 +32,29 @@ heddle_events_new (void)
   return events;
 }
 
+void
+heddle_events_set_trace (HeddleEvents *events, HeddleTrace *trace, guint capacity)
+{
+  events->trace = trace;
+  events->capacity = capacity;
+}
+
 /* ---- the logger's thread ---- */
+
+static void
+note (Logger *l, const HeddleEvent *event, gint64 start)
+{
+  static const char *const names[] = { "event", "run_start", "epoch_start", "batch", "eval", "epoch_end", "run_end", "message" };
+  const char *name = event->type < G_N_ELEMENTS (names) ? names[event->type] : names[0];
+  heddle_track_add (l->track, &(HeddleSpan) { .name = name, .category = "log", .start = start, .end = heddle_trace_clock (), .number = event->step });
+}
 
 static void
 deliver (Logger *l, const HeddleEvent *event)
 {
   const HeddleLoggerIface *iface = l->instance->entry->plugin->iface;
   g_autoptr (GError) error = NULL;
+  gint64 start = l->track ? heddle_trace_clock () : 0;
   if (!iface->event (l->instance->self, event, &error))
     {
       g_warning ("logger-%s is detached: %s", l->instance->entry->plugin->name, error ? error->message : "it failed and set no error");
@@ -45,6 +62,8 @@ deliver (Logger *l, const HeddleEvent *event)
       l->detached = TRUE;
       pthread_mutex_unlock (&l->lock);
     }
+  if (l->track)
+    note (l, event, start);
 }
 
 static void *
@@ -85,6 +104,7 @@ heddle_events_add (HeddleEvents *events, HeddleInstance *instance, const HeddleC
     {
       Logger *l = g_new0 (Logger, 1);
       l->instance = instance;
+      l->track = heddle_trace_track (events->trace, events->capacity, "logger %s", instance->entry->plugin->name);
       l->interval = interval ? interval (instance->self) : 0;
       pthread_mutex_init (&l->lock, NULL);
       pthread_cond_init (&l->changed, NULL);

@@ -3,6 +3,7 @@
 #ifndef HEDDLE_PIPELINE_EVENTS_H
 #define HEDDLE_PIPELINE_EVENTS_H
 
+#include "base/trace.h"
 #include "plugin/registry.h"
 
 G_BEGIN_DECLS
@@ -10,6 +11,8 @@ G_BEGIN_DECLS
 typedef struct _HeddleEvents HeddleEvents;
 
 HeddleEvents *heddle_events_new    (void);
+/* Before loggers are added: each notes what it delivers, CAPACITY events, on a track "logger NAME" of TRACE. */
+void          heddle_events_set_trace (HeddleEvents *events, HeddleTrace *trace, guint capacity);
 /* Takes INSTANCE, opens it and starts its thread. */
 gboolean      heddle_events_add    (HeddleEvents *events, HeddleInstance *instance, const HeddleCore *core, GError **error);
 guint         heddle_events_count  (HeddleEvents *events);

@@ -4,6 +4,7 @@
 
 #include "pipeline/events.h"
 #include "pipeline/pipeline.h"
+#include "pipeline/profile.h"
 
 #define MAX_METRICS 8
 
@@ -47,6 +48,9 @@ struct _HeddlePipeline
   HeddleLoader       *loader, *eval_loader;
   char               *sampler_text;
   gint64              steps_per_epoch;
+  char               *profile_path;            /* of the next run, or NULL */
+  gint64              profile_steps;
+  HeddleTrace        *trace;                   /* of a run that is over */
 };
 
 /* ---- emit.c ---- */
@@ -63,7 +67,20 @@ void     heddle_signals_install (void);
 void     heddle_signals_restore (void);
 gboolean heddle_signals_pending (void);
 
+/* ---- run.c, for bench.c ---- */
+typedef struct _Run Run;
+/* EVENTS is taken.  */
+Run           *heddle_run_new    (HeddlePipeline *p, HeddleEvents *events, HeddleRunResult *result);
+void           heddle_run_free   (Run *run);
+/* Starts the loader without end; then N batches at a time, across epochs. */
+gboolean       heddle_run_begin  (Run *run, GError **error);
+gboolean       heddle_run_batches (Run *run, gint64 n, GError **error);
+gint64         heddle_run_samples (const Run *run);
+HeddleProfile *heddle_run_profile (Run *run);
+void           heddle_run_timing (Run *run, gboolean on);      /* of every plan */
+
 /* ---- report.c ---- */
+void     heddle_pipeline_plans (HeddlePipeline *p, HeddlePlan *plans[7]);      /* NULL: not compiled */
 char    *heddle_pipeline_header (HeddlePipeline *p);        /* lines for RUN_START */
 
 #endif

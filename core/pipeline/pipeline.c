@@ -245,6 +245,7 @@ heddle_pipeline_free (HeddlePipeline *p)
     {
       heddle_loader_free (p->loader);
       heddle_loader_free (p->eval_loader);
+      heddle_trace_free (p->trace);
       for (guint i = 0; i < 4; i++)
         compiled_clear (&p->train[i / 2][i % 2]);
       for (guint i = 0; i < 2; i++)
@@ -260,6 +261,7 @@ heddle_pipeline_free (HeddlePipeline *p)
       g_free (p->amp_choice.why);
       g_free (p->device_why);
       g_free (p->sampler_text);
+      g_free (p->profile_path);
       g_free (p->description);
       g_free (p);
     }
@@ -497,35 +499,6 @@ heddle_pipeline_compile (HeddlePipeline *p, GError **error)
 }
 
 /* ---- looking inside ---- */
-
-static void
-print_plan (GString *text, HeddlePlan *plan)
-{
-  if (plan)
-    {
-      const HeddleProgram *program = plan->device->iface->program (plan);
-      HeddleMemory memory;
-      plan->device->iface->memory (plan, &memory);
-      g_string_append_printf (text, "program %s: %u operations, arena %" G_GSIZE_FORMAT " bytes, fullest at %s\n", program->name, program->ops->len, memory.arena, memory.peak ? memory.peak : "-");
-      for (guint i = 0; i < program->ops->len; i++)
-        {
-          g_autofree char *line = heddle_op_print (program->ops->pdata[i]), *more = plan->device->iface->describe (plan, i);
-          g_string_append_printf (text, "  %s%s%s%s\n", line, more && *more ? "   [" : "", more ? more : "", more && *more ? "]" : "");
-        }
-    }
-}
-
-char *
-heddle_pipeline_print_programs (HeddlePipeline *p)
-{
-  GString *text = g_string_new (NULL);
-  for (guint i = 0; i < 4; i++)
-    print_plan (text, p->train[i / 2][i % 2].plan);
-  print_plan (text, p->update);
-  for (guint i = 0; i < 2; i++)
-    print_plan (text, p->eval[i].plan);
-  return g_string_free (text, FALSE);
-}
 
 HeddleVariables *heddle_pipeline_variables (HeddlePipeline *p) { return p->vars; }
 HeddleDevice *heddle_pipeline_device (HeddlePipeline *p) { return p->device; }

@@ -32,6 +32,26 @@ typedef struct
   gboolean interrupted;
 } HeddleRunResult;
 
+/* Parts of a step's time.  COPY: waiting for inputs to reach the device; LOG: sums read back and events sent. */
+typedef enum { HEDDLE_TIME_WAIT = 0, HEDDLE_TIME_COPY, HEDDLE_TIME_FORWARD, HEDDLE_TIME_BACKWARD, HEDDLE_TIME_UPDATE, HEDDLE_TIME_LOG, HEDDLE_TIME_PARTS } HeddleTimePart;
+
+/* Bytes by owner of everything compiled. */
+typedef struct { gsize arena, params, grads, slots, states, batches; } HeddlePipelineMemory;
+void            heddle_pipeline_memory  (HeddlePipeline *pipeline, HeddlePipelineMemory *memory);
+
+/* The next run writes a timeline of its first STEPS steps to PATH. */
+void            heddle_pipeline_set_profile (HeddlePipeline *pipeline, const char *path, gint64 steps);
+
+/* ---- bench.c: a pipeline run piece by piece: no evaluation, no end, silent loggers in place of the script's (same intervals) ---- */
+typedef struct _HeddleBench HeddleBench;
+HeddleBench    *heddle_bench_new        (HeddlePipeline *pipeline, GError **error);      /* PIPELINE is compiled and borrowed */
+void            heddle_bench_free       (HeddleBench *bench);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC (HeddleBench, heddle_bench_free)
+/* Trains STEPS batches more; adds samples and seconds. */
+gboolean        heddle_bench_run        (HeddleBench *bench, gint64 steps, gint64 *samples, double *seconds, GError **error);
+/* The same with each operation timed: seconds of each part, and of the whole. */
+gboolean        heddle_bench_split      (HeddleBench *bench, gint64 steps, double part[HEDDLE_TIME_PARTS], double *seconds, GError **error);
+
 /* Trains.  QUIET_LOGGERS: run without the script's loggers.  A first SIGINT or SIGTERM ends after the batch in hand: the state is printed, result.interrupted
  * set and HEDDLE_ERROR_INTERRUPTED returned; a second exits at once (130). */
 gboolean        heddle_pipeline_run     (HeddlePipeline *pipeline, HeddleRunResult *result, GError **error);

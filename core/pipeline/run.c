@@ -7,7 +7,10 @@
 #include <time.h>
 #include <unistd.h>
 
-typedef struct
+/* Seconds waited for input so far, by part. */
+typedef struct { double part[HEDDLE_WAIT_PARTS]; } Waited;
+
+struct _Run
 {
   HeddlePipeline  *p;
   HeddleEvents    *events;
@@ -18,9 +21,10 @@ typedef struct
   HeddleVariable  *lr_variable, *momentum_variable;
   double           skipped, scale;
   /* per logger: what it was told last */
-  struct { double sum[1 + MAX_METRICS], weight[1 + MAX_METRICS], seconds, waited; gint64 samples; } *told;
+  struct { double sum[1 + MAX_METRICS], weight[1 + MAX_METRICS], seconds; Waited waited; gint64 samples; } *told;
   double           epoch_sum[1 + MAX_METRICS], epoch_weight[1 + MAX_METRICS];     /* read last, over this epoch */
-} Run;
+  HeddleProfile    profile;
+};
 
 static double
 now (void)
@@ -104,11 +108,32 @@ reset_running (Run *r, GError **error)
   return ok;
 }
 
+static Waited
+waited_so_far (const Run *r)
+{
+  Waited w;
+  heddle_loader_waited (r->p->loader, w.part);
+  w.part[HEDDLE_WAIT_COPY] = (double) r->p->device->iface->counter (r->p->device, HEDDLE_COUNTER_COPY) * 1e-9;
+  return w;
+}
+
+/* What share of ELAPSED was waiting, since BEFORE, and what for. */
+static void
+add_wait (const Run *r, HeddleEvent *e, const Waited *before, double elapsed)
+{
+  Waited w = waited_so_far (r);
+  for (guint i = 0; i < HEDDLE_WAIT_PARTS; i++)
+    {
+      e->wait_part[i] = elapsed > 0 ? CLAMP ((w.part[i] - before->part[i]) / elapsed, 0, 1 - e->wait_share) : 0;
+      e->wait_share += e->wait_part[i];
+    }
+}
+
 static void
 tell_batch (Run *r, guint k)
 {
   HeddleEvent e = event_new (r, HEDDLE_EVENT_BATCH);
-  double sum[1 + MAX_METRICS], weight[1 + MAX_METRICS], t = now (), waited = heddle_loader_waited (r->p->loader), elapsed = t - r->told[k].seconds;
+  double sum[1 + MAX_METRICS], weight[1 + MAX_METRICS], t = now (), elapsed = t - r->told[k].seconds;
   for (guint i = 0; i <= r->p->n_metrics; i++)
     {
       sum[i] = r->epoch_sum[i] - r->told[k].sum[i];
@@ -119,9 +144,9 @@ tell_batch (Run *r, guint k)
   add_means (r, &e, sum, weight);
   add_value (&e, "lr", r->lr);
   e.samples_per_second = elapsed > 0 ? (double) (r->samples - r->told[k].samples) / elapsed : 0;
-  e.wait_share = elapsed > 0 ? MIN (1, (waited - r->told[k].waited) / elapsed) : 0;
+  add_wait (r, &e, &r->told[k].waited, elapsed);
   r->told[k].seconds = t;
-  r->told[k].waited = waited;
+  r->told[k].waited = waited_so_far (r);
   r->told[k].samples = r->samples;
   heddle_events_send (r->events, k, &e);
 }
@@ -155,6 +180,14 @@ run_plan (HeddlePipeline *p, const Compiled *compiled, const HeddleBatch *batch,
   return p->device->iface->run (compiled->plan, inputs, error);
 }
 
+/* The stage's span encloses its operations', whose times come from the plan. */
+static void
+note_plan (Run *r, HeddlePlan *plan, const char *name, gint64 began)
+{
+  heddle_profile_plan (&r->profile, plan, r->step);
+  heddle_profile_stage (&r->profile, HEDDLE_TIME_PARTS, name, began, r->step);
+}
+
 static gboolean
 apply_schedule (Run *r, GError **error)
 {
@@ -165,7 +198,7 @@ apply_schedule (Run *r, GError **error)
     ok = heddle_device_read_scalar (p->device, p->update_state.updates, &count, error);
   if (ok && p->schedule)
     {
-      HeddleScheduleFactors f = heddle_schedule_at (p->schedule->stage, (gint64) count, r->planned_updates, r->base_lr);
+      HeddleScheduleFactors f = heddle_schedule_at (p->schedule->stage, MIN ((gint64) count, r->planned_updates - 1), r->planned_updates, r->base_lr);
       if (f.lr * r->base_lr != r->lr)
         ok = heddle_device_write_scalar (p->device, r->lr_variable, f.lr * r->base_lr, error);
       if (ok && !isnan (f.momentum) && r->momentum_variable)
@@ -197,7 +230,10 @@ check_skips (Run *r, GError **error)
 static gboolean
 update (Run *r, GError **error)
 {
+  gint64 began = heddle_profile_clock (&r->profile);
   gboolean ok = apply_schedule (r, error) && r->p->device->iface->run (r->p->update, NULL, error);
+  if (r->profile.on)
+    note_plan (r, r->p->update, r->p->optimizer->id, began);
   r->window = 0;
   r->total_updates++;
   r->updates = r->total_updates - (gint64) r->skipped;
@@ -225,16 +261,61 @@ check_loss (Run *r, gboolean now_or_never, GError **error)
   return ok;
 }
 
+static const HeddleBatch *
+next_batch (Run *r, GError **error)
+{
+  gint64 began = heddle_profile_clock (&r->profile);
+  const HeddleBatch *batch = heddle_loader_next (r->p->loader, error);
+  heddle_profile_stage (&r->profile, HEDDLE_TIME_WAIT, r->p->prefetch->id, began, r->step);
+  return batch;
+}
+
+static gboolean
+forward_backward (Run *r, const HeddleBatch *batch, GError **error)
+{
+  gint64 began = heddle_profile_clock (&r->profile);
+  const Compiled *compiled = &r->p->train[(gint64) batch->n != r->p->batch_size][r->window > 0];
+  gboolean ok = run_plan (r->p, compiled, batch, error);
+  if (r->profile.on)
+    note_plan (r, compiled->plan, "train", began);
+  return ok;
+}
+
+/* The profile ends with its last step; training goes on. */
+static gboolean
+end_profile (Run *r, gint64 began, GError **error)
+{
+  HeddleProfile *profile = &r->profile;
+  gboolean ok = TRUE;
+  heddle_profile_stage (profile, HEDDLE_TIME_PARTS, "step", began, r->step - 1);
+  if (profile->track && r->step >= profile->limit)
+    {
+      heddle_run_timing (r, FALSE);
+      profile->on = FALSE;
+      ok = heddle_profile_write (profile, r->p->graph->script, error);
+    }
+  return ok;
+}
+
+static gboolean
+tell (Run *r, GError **error)
+{
+  gint64 began = heddle_profile_clock (&r->profile);
+  gboolean ok = tell_loggers (r, error);
+  heddle_profile_stage (&r->profile, HEDDLE_TIME_LOG, "log", began, r->step - 1);
+  return ok;
+}
+
 static gboolean
 one_batch (Run *r, GError **error)
 {
   HeddlePipeline *p = r->p;
-  const HeddleBatch *batch = heddle_loader_next (p->loader, error);
+  gint64 began = heddle_profile_clock (&r->profile);
+  const HeddleBatch *batch = next_batch (r, error);
   gboolean ok = batch != NULL;
   if (ok)
     {
-      const Compiled *compiled = &p->train[(gint64) batch->n != p->batch_size][r->window > 0];
-      ok = run_plan (p, compiled, batch, error);
+      ok = forward_backward (r, batch, error);
       r->samples += batch->n;
       r->step++;
       r->batch++;
@@ -246,7 +327,9 @@ one_batch (Run *r, GError **error)
       heddle_loader_release (p->loader, batch);
       if (r->step == 1)
         r->result->first_step_seconds = process_age ();
-      ok = ok && check_loss (r, last, error) && tell_loggers (r, error);
+      ok = ok && check_loss (r, last, error) && tell (r, error);
+      if (r->profile.on)
+        ok = end_profile (r, began, error) && ok;
     }
   else if (error && !*error)
     g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_RUN, "the data ended before the run did");
@@ -328,6 +411,7 @@ evaluate (Run *r, GError **error)
   HeddlePipeline *p = r->p;
   double sum[1 + MAX_METRICS] = { 0 }, weight[1 + MAX_METRICS] = { 0 };
   guint64 batches = (p->eval_info.length + (guint64) p->eval_batch_size - 1) / (guint64) p->eval_batch_size;
+  gint64 began = heddle_profile_clock (&r->profile);
   gboolean ok = heddle_loader_start (p->eval_loader, 0, batches, error);
   for (guint64 j = 0; ok && j < batches; j++)
     {
@@ -337,6 +421,7 @@ evaluate (Run *r, GError **error)
         heddle_loader_release (p->eval_loader, batch);
       ok = ok && !interrupted (r, error);
     }
+  heddle_profile_stage (&r->profile, HEDDLE_TIME_PARTS, "evaluate", began, r->step);
   if (ok)
     {
       HeddleEvent e = event_new (r, HEDDLE_EVENT_EVAL);
@@ -354,7 +439,7 @@ evaluate (Run *r, GError **error)
 /* ---- epochs ---- */
 
 static gboolean
-end_epoch (Run *r, double started, gint64 before, GError **error)
+end_epoch (Run *r, double started, gint64 before, const Waited *waited, GError **error)
 {
   HeddlePipeline *p = r->p;
   gboolean ok = read_running (r, error);
@@ -365,6 +450,7 @@ end_epoch (Run *r, double started, gint64 before, GError **error)
       add_means (r, &e, r->epoch_sum, r->epoch_weight);
       add_value (&e, "lr", r->lr);
       e.samples_per_second = elapsed > 0 ? (double) (r->samples - before) / elapsed : 0;
+      add_wait (r, &e, waited, elapsed);
       r->result->loss = r->epoch_weight[0] > 0 ? r->epoch_sum[0] / r->epoch_weight[0] : NAN;
       heddle_events_send (r->events, G_MAXUINT, &e);
       if (p->eval_data && (r->epoch % p->options->eval_every == 0 || r->step == r->total_steps))
@@ -381,6 +467,7 @@ one_epoch (Run *r, GError **error)
   HeddlePipeline *p = r->p;
   double started = now ();
   gint64 before = r->samples;
+  Waited waited = waited_so_far (r);
   r->epoch++;
   r->batch = 0;
   gboolean ok = reset_running (r, error);
@@ -388,7 +475,7 @@ one_epoch (Run *r, GError **error)
   heddle_events_send (r->events, G_MAXUINT, &e);
   while (ok && r->batch < p->steps_per_epoch && r->step < r->total_steps)
     ok = one_batch (r, error) && !interrupted (r, error);
-  return ok && end_epoch (r, started, before, error);
+  return ok && end_epoch (r, started, before, &waited, error);
 }
 
 /* ---- setting up ---- */
@@ -436,8 +523,8 @@ fill_result (Run *r)
   x->seconds = now () - r->start;
 }
 
-static gboolean
-run_epochs (Run *r, GError **error)
+static void
+plan_length (Run *r)
 {
   HeddlePipeline *p = r->p;
   gint64 per_epoch = (p->steps_per_epoch + p->options->accumulate - 1) / p->options->accumulate;
@@ -445,6 +532,13 @@ run_epochs (Run *r, GError **error)
   r->total_steps = p->options->epochs * p->steps_per_epoch;
   if (p->options->max_steps > 0)
     r->total_steps = MIN (r->total_steps, p->options->max_steps);
+}
+
+static gboolean
+run_epochs (Run *r, GError **error)
+{
+  HeddlePipeline *p = r->p;
+  plan_length (r);
   gboolean ok = heddle_loader_start (p->loader, 0, (guint64) r->total_steps, error);
   for (guint k = 0; k < heddle_events_count (r->events); k++)
     r->told[k].seconds = now ();
@@ -453,27 +547,128 @@ run_epochs (Run *r, GError **error)
   return ok;
 }
 
+/* ---- profile ---- */
+
+void
+heddle_run_timing (Run *r, gboolean on)
+{
+  HeddlePlan *plans[7];
+  heddle_pipeline_plans (r->p, plans);
+  for (guint i = 0; i < G_N_ELEMENTS (plans); i++)
+    heddle_profile_timing (plans[i], on);
+}
+
+static gboolean
+open_profile (Run *r, GError **error)
+{
+  HeddlePipeline *p = r->p;
+  gint64 steps = p->profile_steps;
+  guint most = 0;
+  for (guint i = 0; i < 4; i++)
+    most = MAX (most, heddle_profile_n_steps (p->train[i / 2][i % 2].plan));
+  gboolean ok = heddle_profile_open (&r->profile, p->profile_path, steps, most + heddle_profile_n_steps (p->update) + 16, error);
+  if (ok)
+    {
+      heddle_events_set_trace (r->events, r->profile.trace, (guint) MIN (4 * steps + 64, 1000000));
+      heddle_loader_set_trace (p->loader, r->profile.trace, p->prefetch->id, (guint) MIN (steps + 1024, 1000000));
+      heddle_run_timing (r, TRUE);
+    }
+  return ok;
+}
+
+/* ---- a run, whole or in pieces ---- */
+
+Run *
+heddle_run_new (HeddlePipeline *p, HeddleEvents *events, HeddleRunResult *result)
+{
+  Run *r = g_new0 (Run, 1);
+  *r = (Run) { .p = p, .events = events, .result = result, .start = now () };
+  memset (result, 0, sizeof *result);
+  return r;
+}
+
+void
+heddle_run_free (Run *r)
+{
+  heddle_events_free (r->events);
+  /* workers may still look at their tracks: the trace stays as long as the loader */
+  if (r->profile.trace)
+    r->p->trace = g_steal_pointer (&r->profile.trace);
+  heddle_profile_clear (&r->profile);
+  g_free (r->told);
+  g_free (r);
+}
+
+gint64
+heddle_run_samples (const Run *r)
+{
+  return r->samples;
+}
+
+HeddleProfile *
+heddle_run_profile (Run *r)
+{
+  return &r->profile;
+}
+
+gboolean
+heddle_run_begin (Run *r, GError **error)
+{
+  r->told = g_malloc0_n (MAX (1, heddle_events_count (r->events)), sizeof *r->told);
+  find_hypers (r);
+  plan_length (r);
+  r->total_steps = G_MAXINT64;
+  r->epoch = 1;
+  return heddle_loader_start (r->p->loader, 0, 0, error);
+}
+
+gboolean
+heddle_run_batches (Run *r, gint64 n, GError **error)
+{
+  gboolean ok = TRUE;
+  for (gint64 i = 0; ok && i < n; i++)
+    {
+      if (r->batch == r->p->steps_per_epoch)
+        {
+          r->epoch++;
+          r->batch = 0;
+          ok = reset_running (r, error);
+        }
+      ok = ok && one_batch (r, error);
+    }
+  return ok;
+}
+
 gboolean
 heddle_pipeline_run (HeddlePipeline *p, HeddleRunResult *result, GError **error)
 {
-  Run r = { .p = p, .events = heddle_events_new (), .result = result, .start = now () };
+  Run *r = heddle_run_new (p, heddle_events_new (), result);
   GError *local = NULL;
-  memset (result, 0, sizeof *result);
-  gboolean ok = open_loggers (&r, &local);
+  gboolean ok = (!p->profile_path || open_profile (r, &local)) && open_loggers (r, &local);
   if (ok)
     {
       g_autofree char *header = heddle_pipeline_header (p);
-      send_text (&r, HEDDLE_EVENT_RUN_START, G_LOG_LEVEL_MESSAGE, header);
-      find_hypers (&r);
+      send_text (r, HEDDLE_EVENT_RUN_START, G_LOG_LEVEL_MESSAGE, header);
+      find_hypers (r);
       heddle_signals_install ();
-      ok = run_epochs (&r, &local);
+      ok = run_epochs (r, &local);
       heddle_signals_restore ();
-      send_text (&r, HEDDLE_EVENT_RUN_END, ok ? G_LOG_LEVEL_MESSAGE : G_LOG_LEVEL_WARNING, ok ? "finished" : local->message);
+      send_text (r, HEDDLE_EVENT_RUN_END, ok ? G_LOG_LEVEL_MESSAGE : G_LOG_LEVEL_WARNING, ok ? "finished" : local->message);
     }
-  fill_result (&r);
-  heddle_events_free (r.events);
-  g_free (r.told);
+  fill_result (r);
+  g_clear_pointer (&r->events, heddle_events_free);
+  ok = heddle_profile_write (&r->profile, p->graph->script, local ? NULL : &local) && ok;
+  heddle_run_timing (r, FALSE);
+  heddle_run_free (r);
   if (local)
     g_propagate_error (error, local);
   return ok;
+}
+
+void
+heddle_pipeline_set_profile (HeddlePipeline *p, const char *path, gint64 steps)
+{
+  g_free (p->profile_path);
+  p->profile_path = g_strdup (path);
+  p->profile_steps = steps;
 }

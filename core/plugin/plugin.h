@@ -154,6 +154,16 @@ typedef struct
 
 #define HEDDLE_MAX_EVENT_VALUES 16
 
+/* What training waited for when it waited for input. */
+typedef enum
+{
+  HEDDLE_WAIT_READ = 0,             /* a data set's read that was blocked: disk, network, sleep */
+  HEDDLE_WAIT_CONVERT,              /* a data set's read that computed: decoding, converting, augmenting */
+  HEDDLE_WAIT_CPU,                  /* a worker that had no core to run on */
+  HEDDLE_WAIT_COPY,                 /* the batch's way to the device */
+  HEDDLE_WAIT_PARTS
+} HeddleWaitPart;
+
 /* Plain data; every pointer in it stays valid until event () returns. */
 typedef struct
 {
@@ -175,6 +185,7 @@ typedef struct
   HeddleEventValue values[HEDDLE_MAX_EVENT_VALUES];
   GLogLevelFlags   level;
   const char      *text;            /* NULL unless the type says so */
+  double           wait_part[HEDDLE_WAIT_PARTS];   /* what wait_share is made of: shares of the interval that sum to it */
 } HeddleEvent;
 
 typedef struct

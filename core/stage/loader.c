@@ -2,6 +2,7 @@
  * POSIX threads rather than GLib's: thread checkers understand them. */
 #include "stage/loader.h"
 #include "backend/flags.h"
+#include "stage/meter.h"
 #include "tensor/tensors.h"
 
 #include <errno.h>
@@ -18,7 +19,11 @@ typedef struct
   guint64     pass;
   guint64    *indices;
   GError     *error;
+  double      share[HEDDLE_METER_PARTS];   /* what filling it was */
 } Slot;
+
+/* A thread that fills batches. */
+typedef struct { HeddleLoader *loader; pthread_t thread; HeddleMeter meter; HeddleTrack *track; } Worker;
 
 struct _HeddleLoader
 {
@@ -31,13 +36,13 @@ struct _HeddleLoader
   gsize                 stride[HEDDLE_MAX_FIELDS];   /* bytes of one sample's field */
   guint                 n_workers, n_slots, n_running;
   Slot                 *slots;
-  pthread_t            *threads;
+  Worker               *workers;                     /* without workers one: the training thread */
   pthread_mutex_t       lock;
   pthread_cond_t        filled, freed;
   /* under LOCK */
   guint64               next_claim, next_out, end, limit;   /* LIMIT: where non-persistent workers stop */
   gboolean              stop, cancelled, abandoned;
-  double                waited;
+  double                waited, part[HEDDLE_WAIT_PARTS];
 };
 
 /* ---- one sample, one batch ---- */
@@ -95,11 +100,16 @@ read_sample (const HeddleLoader *l, Slot *slot, guint i, GError **error)
 }
 
 static void
-fill (const HeddleLoader *l, Slot *slot)
+fill (const HeddleLoader *l, Slot *slot, Worker *w)
 {
   gboolean ok = TRUE;
+  heddle_meter_start (&w->meter);
   for (guint i = 0; ok && i < slot->batch.n; i++)
     ok = read_sample (l, slot, i, &slot->error);
+  heddle_meter_stop (&w->meter);
+  memcpy (slot->share, w->meter.share, sizeof slot->share);
+  if (w->track)
+    heddle_track_add (w->track, &(HeddleSpan) { .name = "read batch", .category = "read", .start = w->meter.wall, .end = w->meter.wall + w->meter.length, .number = (gint64) slot->batch.job });
 }
 
 /* Under LOCK: takes the next batch number and decides its samples; order of claims is order of batches. */
@@ -125,7 +135,9 @@ more_to_do (const HeddleLoader *l)
 static void *
 worker (void *data)
 {
-  HeddleLoader *l = data;
+  Worker *w = data;
+  HeddleLoader *l = w->loader;
+  heddle_meter_open (&w->meter, TRUE);
   pthread_mutex_lock (&l->lock);
   while (more_to_do (l))
     if (l->slots[l->next_claim % l->n_slots].state != SLOT_FREE)
@@ -134,12 +146,13 @@ worker (void *data)
       {
         Slot *slot = claim (l);
         pthread_mutex_unlock (&l->lock);
-        fill (l, slot);
+        fill (l, slot, w);
         pthread_mutex_lock (&l->lock);
         slot->state = SLOT_READY;
         pthread_cond_broadcast (&l->filled);
       }
   pthread_mutex_unlock (&l->lock);
+  heddle_meter_close (&w->meter);
   return NULL;
 }
 
@@ -149,7 +162,7 @@ start_workers (HeddleLoader *l, GError **error)
   gboolean ok = TRUE;
   while (ok && l->n_running < l->n_workers)
     {
-      int code = pthread_create (&l->threads[l->n_running], NULL, worker, l);
+      int code = pthread_create (&l->workers[l->n_running].thread, NULL, worker, &l->workers[l->n_running]);
       ok = code == 0;
       if (ok)
         l->n_running++;
@@ -171,15 +184,15 @@ stop_workers (HeddleLoader *l)
   gboolean all = TRUE;
   for (guint i = 0; i < l->n_running; i++)
     if (patient)
-      pthread_join (l->threads[i], NULL);
+      pthread_join (l->workers[i].thread, NULL);
     else
       {
         struct timespec until;
         clock_gettime (CLOCK_REALTIME, &until);
         until.tv_sec += 1;
-        if (pthread_timedjoin_np (l->threads[i], NULL, &until) != 0)
+        if (pthread_timedjoin_np (l->workers[i].thread, NULL, &until) != 0)
           {
-            pthread_detach (l->threads[i]);
+            pthread_detach (l->workers[i].thread);
             all = FALSE;
           }
       }
@@ -235,7 +248,11 @@ heddle_loader_new (HeddleInstance *dataset, const HeddleDatasetInfo *info, Heddl
   l->memory = memory ? *memory : (HeddleHostMemory) { 0 };
   l->n_workers = options->num_workers >= 0 ? (guint) options->num_workers : MIN (8, heddle_flags_cpus ());
   l->n_slots = MAX (2, l->n_workers * (guint) options->prefetch_factor + 2);
-  l->threads = g_new0 (pthread_t, MAX (l->n_workers, 1));
+  l->workers = g_new0 (Worker, MAX (l->n_workers, 1));
+  for (guint i = 0; i < MAX (l->n_workers, 1); i++)
+    l->workers[i].loader = l;
+  if (l->n_workers == 0)
+    heddle_meter_open (&l->workers[0].meter, FALSE);
   l->slots = g_new0 (Slot, l->n_slots);
   pthread_mutex_init (&l->lock, NULL);
   pthread_condattr_init (&attr);
@@ -275,7 +292,7 @@ heddle_loader_free (HeddleLoader *l)
           pthread_cond_destroy (&l->freed);
           heddle_sampler_free (l->sampler);
           g_free (l->slots);
-          g_free (l->threads);
+          g_free (l->workers);
           g_free (l);
         }
     }
@@ -325,13 +342,24 @@ set_timeout_error (HeddleLoader *l, GError **error)
                l->next_out, l->options.timeout, filling, l->n_workers, l->dataset->entry->plugin->name);
 }
 
+/* Under LOCK.  What the wait was for: the same as what filling the batch was. */
+static void
+note_wait (HeddleLoader *l, const Slot *slot, gint64 start)
+{
+  double seconds = (double) (heddle_trace_clock () - start) * 1e-9;
+  l->waited += seconds;
+  l->part[HEDDLE_WAIT_READ] += seconds * slot->share[HEDDLE_METER_BLOCKED];
+  l->part[HEDDLE_WAIT_CONVERT] += seconds * slot->share[HEDDLE_METER_COMPUTING];
+  l->part[HEDDLE_WAIT_CPU] += seconds * slot->share[HEDDLE_METER_NO_CORE];
+}
+
 /* Under LOCK, until the slot is ready.  FALSE: cancelled or timed out. */
 static gboolean
 wait_ready (HeddleLoader *l, Slot *slot, GError **error)
 {
   struct timespec until = deadline (l->options.timeout);
   gboolean ok = TRUE;
-  gint64 start = g_get_monotonic_time ();
+  gint64 start = heddle_trace_clock ();
   while (ok && !(slot->state == SLOT_READY && slot->batch.job == l->next_out))
     if (l->cancelled)
       {
@@ -345,7 +373,7 @@ wait_ready (HeddleLoader *l, Slot *slot, GError **error)
         set_timeout_error (l, error);
         ok = FALSE;
       }
-  l->waited += (double) (g_get_monotonic_time () - start) * 1e-6;
+  note_wait (l, slot, start);
   return ok;
 }
 
@@ -367,11 +395,11 @@ renew_workers (HeddleLoader *l, GError **error)
 static void
 fill_here (HeddleLoader *l)
 {
-  gint64 start = g_get_monotonic_time ();
+  gint64 start = heddle_trace_clock ();
   Slot *slot = claim (l);
-  fill (l, slot);
+  fill (l, slot, &l->workers[0]);
   slot->state = SLOT_READY;
-  l->waited += (double) (g_get_monotonic_time () - start) * 1e-6;
+  note_wait (l, slot, start);
 }
 
 const HeddleBatch *
@@ -433,7 +461,16 @@ heddle_loader_bytes (HeddleLoader *l)
 }
 
 double
-heddle_loader_waited (HeddleLoader *l)
+heddle_loader_waited (HeddleLoader *l, double part[HEDDLE_WAIT_PARTS])
 {
+  if (part)
+    memcpy (part, l->part, sizeof l->part);
   return l->waited;
+}
+
+void
+heddle_loader_set_trace (HeddleLoader *l, HeddleTrace *trace, const char *name, guint capacity)
+{
+  for (guint i = 0; i < l->n_workers; i++)
+    l->workers[i].track = heddle_trace_track (trace, capacity, "%s worker %u", name, i + 1);
 }

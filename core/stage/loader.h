@@ -4,6 +4,7 @@
 #define HEDDLE_STAGE_LOADER_H
 
 #include "base/options.h"
+#include "base/trace.h"
 #include "plugin/registry.h"
 
 G_BEGIN_DECLS
@@ -92,7 +93,10 @@ void          heddle_loader_release (HeddleLoader *loader, const HeddleBatch *ba
 void          heddle_loader_cancel  (HeddleLoader *loader);
 guint         heddle_loader_n_workers (HeddleLoader *loader);
 gsize         heddle_loader_bytes   (HeddleLoader *loader);       /* of the ring */
-double        heddle_loader_waited  (HeddleLoader *loader);       /* seconds heddle_loader_next has waited so far */
+/* Seconds heddle_loader_next has waited so far, and by PART (or NULL) what for: what the workers did with the batches it waited for. */
+double        heddle_loader_waited  (HeddleLoader *loader, double part[HEDDLE_WAIT_PARTS]);
+/* Before the first start: each worker notes the batches it fills, CAPACITY of them, on a track "NAME worker 1", ... of TRACE. */
+void          heddle_loader_set_trace (HeddleLoader *loader, HeddleTrace *trace, const char *name, guint capacity);
 
 G_END_DECLS
 

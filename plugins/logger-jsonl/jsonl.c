@@ -8,7 +8,11 @@
  *   step, updates       batches trained, optimizer updates applied
  *   samples, skipped    samples trained, updates skipped
  *   samples_per_second  over the interval; absent when not measured
- *   wait_share          share of the interval spent waiting for input (batch only)
+ *   wait_share          share of the interval spent waiting for input (batch, epoch_end), and what it is made of:
+ *   wait_read             a data set's read was blocked: disk, network, sleep
+ *   wait_convert          a data set's read computed: decoding, converting, augmenting
+ *   wait_cpu              a reading worker had no core to run on
+ *   wait_copy             the batch was on its way to the device
  *   scale               loss scale; absent without a loss scaler
  *   loss, accuracy, lr, ...   the event's values, by name
  *   text                run_start, run_end, message */
@@ -80,12 +84,21 @@ add_counts (JsonBuilder *b, const HeddleEvent *e)
 }
 
 static void
+add_wait (JsonBuilder *b, const HeddleEvent *e)
+{
+  static const char *const names[HEDDLE_WAIT_PARTS] = { [HEDDLE_WAIT_READ] = "wait_read", [HEDDLE_WAIT_CONVERT] = "wait_convert", [HEDDLE_WAIT_CPU] = "wait_cpu", [HEDDLE_WAIT_COPY] = "wait_copy" };
+  add_double (b, "wait_share", e->wait_share);
+  for (guint i = 0; i < HEDDLE_WAIT_PARTS; i++)
+    add_double (b, names[i], e->wait_part[i]);
+}
+
+static void
 add_measures (JsonBuilder *b, const HeddleEvent *e)
 {
   if (e->samples_per_second > 0)
     add_double (b, "samples_per_second", e->samples_per_second);
-  if (e->type == HEDDLE_EVENT_BATCH)
-    add_double (b, "wait_share", e->wait_share);
+  if (e->type == HEDDLE_EVENT_BATCH || e->type == HEDDLE_EVENT_EPOCH_END)
+    add_wait (b, e);
   if (e->scale > 0)
     add_double (b, "scale", e->scale);
   for (guint i = 0; i < e->n_values; i++)

@@ -42,6 +42,18 @@ add_values (GString *line, const HeddleEvent *e)
     }
 }
 
+/* What most of the wait was for. */
+static const char *
+wait_reason (const HeddleEvent *e)
+{
+  static const char *const names[HEDDLE_WAIT_PARTS] = { [HEDDLE_WAIT_READ] = "read", [HEDDLE_WAIT_CONVERT] = "convert", [HEDDLE_WAIT_CPU] = "no core", [HEDDLE_WAIT_COPY] = "copy" };
+  guint most = 0;
+  for (guint i = 1; i < HEDDLE_WAIT_PARTS; i++)
+    if (e->wait_part[i] > e->wait_part[most])
+      most = i;
+  return names[most];
+}
+
 /* Only what says something: updates skipped, a scale that moved, input that was waited for. */
 static void
 add_extras (Progress *self, GString *line, const HeddleEvent *e)
@@ -53,7 +65,7 @@ add_extras (Progress *self, GString *line, const HeddleEvent *e)
   if (e->scale > 0 && e->scale != self->first_scale)
     g_string_append_printf (line, " scale=%g", e->scale);
   if (e->wait_share > 0.05)
-    g_string_append_printf (line, " wait=%.0f%%", 100 * e->wait_share);
+    g_string_append_printf (line, " wait=%.0f%% (%s)", 100 * e->wait_share, wait_reason (e));
 }
 
 static void

@@ -448,6 +448,7 @@ plan_free (HeddlePlan *base)
   g_free (plan->described);
   g_ptr_array_unref (plan->steps);
   g_array_unref (plan->buffers);
+  g_clear_pointer (&plan->owners, g_array_unref);
   g_array_unref (plan->constants);
   g_ptr_array_unref (plan->layouts);
   g_free (plan->outputs);
@@ -470,7 +471,7 @@ cpu_compile (HeddleDevice *device, HeddleProgram *program, GError **error)
   plan->buffers = g_array_new (FALSE, FALSE, sizeof (Buffer));
   plan->constants = g_array_new (FALSE, FALSE, sizeof (float));
   plan->layouts = g_ptr_array_new_with_free_func (g_free);
-  plan->profile = g_getenv ("HEDDLE_CPU_PROFILE") != NULL;
+  plan->profile = plan->timed = g_getenv ("HEDDLE_CPU_PROFILE") != NULL;
   CpuCompiler c = { .device = plan->device, .plan = plan, .forms = g_new0 (GArray *, n + 1), .forward = g_new0 (HeddleVariable *, n + 1), .cluster = g_new (gint, program->ops->len + 1),
                     .users = g_new0 (GPtrArray *, n + 1), .done = g_new0 (gboolean, program->ops->len + 1) };
   omp_set_num_threads ((int) plan->device->threads);
@@ -482,6 +483,7 @@ cpu_compile (HeddleDevice *device, HeddleProgram *program, GError **error)
   for (guint i = 0; ok && i < program->outputs->len; i++)
     plan->outputs[i] = *cpu_made (&c, program->outputs->pdata[i]);
   ok = ok && make_arena (plan, error);
+  cpu_note_owners (&c);
   plan->described = g_new0 (char *, program->ops->len + 1);
   for (guint i = 0; ok && i < program->ops->len; i++)
     describe_op (&c, i);

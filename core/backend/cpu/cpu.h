@@ -51,6 +51,7 @@ typedef struct
 } Operand;
 
 typedef struct { gsize bytes, offset; gint first, last; } Buffer;
+typedef struct { const HeddleValue *value; char *form; } Owner;   /* of a buffer: NULL for scratch; FORM "" as it was made */
 
 typedef struct _CpuPlan CpuPlan;
 typedef struct _Step Step;
@@ -68,7 +69,8 @@ struct _Step
   const GPtrArray *more;         /* further Operand * it touches, or NULL */
   gpointer        data;          /* of the kernel */
   GDestroyNotify  data_free;
-  double          seconds;       /* profile */
+  gint64          start, end;    /* of the last timed run, ns of heddle_trace_clock */
+  double          seconds;       /* of all timed runs */
 };
 
 struct _CpuPlan
@@ -78,6 +80,7 @@ struct _CpuPlan
   HeddleProgram *program;
   GPtrArray     *steps;          /* Step *, owned */
   GArray        *buffers;        /* Buffer */
+  GArray        *owners;         /* Owner, one per buffer */
   GArray        *constants;      /* float */
   GPtrArray     *layouts;        /* Layout *, owned: of this plan's values */
   Operand       *outputs;        /* of program->outputs */
@@ -86,7 +89,7 @@ struct _CpuPlan
   guint          n_reorders;
   const gpointer *inputs;        /* of the run in hand */
   char         **described;      /* per op */
-  gboolean       profile;
+  gboolean       profile, timed; /* print the times when the plan is freed; take them */
   guint64        runs;
   char          *fault;          /* what a step found wrong with its input in the run in hand, or NULL */
 };
@@ -152,6 +155,13 @@ const Operand *cpu_made   (CpuCompiler *c, const HeddleValue *value);
 Operand  cpu_target       (CpuCompiler *c, const HeddleValue *value, HeddleDtype dtype, const Layout *layout);
 void     cpu_made_as      (CpuCompiler *c, const HeddleValue *value, Operand operand);
 const Layout *cpu_keep_layout (CpuPlan *plan, const Layout *layout);
+
+/* ---- inspect.c ---- */
+void       cpu_note_owners   (CpuCompiler *c);     /* once the buffers are known, while the forms are */
+gboolean   cpu_plan_step     (HeddlePlan *plan, guint i, HeddlePlanStep *step);
+void       cpu_plan_timing   (HeddlePlan *plan, gboolean on);
+gboolean   cpu_plan_buffer   (HeddlePlan *plan, guint i, HeddlePlanBuffer *buffer);
+GPtrArray *cpu_plan_reorders (HeddlePlan *plan);
 
 /* ---- elementwise.c ---- */
 void     cpu_emit_cluster (CpuCompiler *c, guint from, guint to);

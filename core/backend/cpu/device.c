@@ -1,5 +1,6 @@
 /* cpu/device.c: the cpu device: opening, memory of variables, running plans.  Must not know operations. */
 #include "cpu.h"
+#include "base/trace.h"
 #include "tensor/tensors.h"
 
 #include <omp.h>
@@ -230,14 +231,16 @@ cpu_fault (CpuPlan *plan, const Step *step, const char *format, ...)
 }
 
 static void
-run_profiled (CpuPlan *plan)
+run_timed (CpuPlan *plan)
 {
+  gint64 at = heddle_trace_clock ();
   for (guint i = 0; !plan->fault && i < plan->steps->len; i++)
     {
       Step *step = plan->steps->pdata[i];
-      double start = omp_get_wtime ();
+      step->start = at;
       step->run (plan, step);
-      step->seconds += omp_get_wtime () - start;
+      step->end = at = heddle_trace_clock ();
+      step->seconds += (double) (step->end - step->start) * 1e-9;
     }
 }
 
@@ -248,8 +251,8 @@ plan_run (HeddlePlan *base, const gpointer *inputs, GError **error)
   gboolean ok = TRUE;
   plan->inputs = inputs;
   omp_set_num_threads ((int) plan->device->threads);
-  if (plan->profile)
-    run_profiled (plan);
+  if (plan->timed)
+    run_timed (plan);
   else
     for (guint i = 0; !plan->fault && i < plan->steps->len; i++)
       ((Step *) plan->steps->pdata[i])->run (plan, plan->steps->pdata[i]);
@@ -320,16 +323,26 @@ device_counter (HeddleDevice *device, HeddleCounter counter)
     {
     case HEDDLE_COUNTER_ALLOCATIONS: n = cpu->allocations; break;
     case HEDDLE_COUNTER_PRIMITIVES: n = cpu->primitives; break;
-    case HEDDLE_COUNTER_SYNCS: break;
+    case HEDDLE_COUNTER_SYNCS: case HEDDLE_COUNTER_COPY: break;
     case HEDDLE_COUNTER_REORDERS: n = cpu->reorders; break;
     }
   return n;
+}
+
+/* What a CPU has no hardware for. */
+static gboolean
+device_honours (HeddleDevice *device, const char *name)
+{
+  static const char *const others[] = { "cudnn_benchmark", "benchmark_limit", "benchmark_shapes", "workspace_limit", "tf32", "tf32_matmul", "tf32_conv", "matmul_precision", "pin_memory", NULL };
+  (void) device;
+  return !g_strv_contains (others, name);
 }
 
 static const HeddleDeviceIface device_iface = {
   .size = sizeof (HeddleDeviceIface), .close = device_close, .report = device_report, .computes = device_computes, .host_alloc = host_alloc, .host_free = host_free,
   .compile = cpu_compile, .plan_free = cpu_plan_free, .program = plan_program, .memory = plan_memory, .describe = plan_describe,
   .allocate = device_allocate, .write = device_write, .read = device_read, .run = plan_run, .fetch = plan_fetch, .sync = device_sync, .counter = device_counter,
+  .honours = device_honours, .timing = cpu_plan_timing, .step = cpu_plan_step, .buffer = cpu_plan_buffer, .reorders = cpu_plan_reorders,
 };
 
 /* ---- the module ---- */
