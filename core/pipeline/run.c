@@ -93,21 +93,6 @@ read_running (Run *r, GError **error)
   return ok;
 }
 
-static gboolean
-reset_running (Run *r, GError **error)
-{
-  HeddlePipeline *p = r->p;
-  gboolean ok = heddle_device_write_scalar (p->device, p->running_loss.sum, 0, error) && heddle_device_write_scalar (p->device, p->running_loss.weight, 0, error);
-  for (guint i = 0; ok && i < p->n_metrics; i++)
-    ok = heddle_device_write_scalar (p->device, p->running_metric[i].sum, 0, error) && heddle_device_write_scalar (p->device, p->running_metric[i].weight, 0, error);
-  for (guint k = 0; k < heddle_events_count (r->events); k++)
-    {
-      memset (r->told[k].sum, 0, sizeof r->told[k].sum);
-      memset (r->told[k].weight, 0, sizeof r->told[k].weight);
-    }
-  return ok;
-}
-
 static Waited
 waited_so_far (const Run *r)
 {
@@ -115,6 +100,24 @@ waited_so_far (const Run *r)
   heddle_loader_waited (r->p->loader, w.part);
   w.part[HEDDLE_WAIT_COPY] = (double) r->p->device->iface->counter (r->p->device, HEDDLE_COUNTER_COPY) * 1e-9;
   return w;
+}
+
+/* An epoch begins: intervals do too, so that none contains an evaluation. */
+static gboolean
+reset_running (Run *r, GError **error)
+{
+  HeddlePipeline *p = r->p;
+  gboolean ok = heddle_device_write_scalar (p->device, p->running_loss.sum, 0, error) && heddle_device_write_scalar (p->device, p->running_loss.weight, 0, error);
+  for (guint i = 0; ok && i < p->n_metrics; i++)
+    ok = heddle_device_write_scalar (p->device, p->running_metric[i].sum, 0, error) && heddle_device_write_scalar (p->device, p->running_metric[i].weight, 0, error);
+  memset (r->told, 0, heddle_events_count (r->events) * sizeof *r->told);
+  for (guint k = 0; k < heddle_events_count (r->events); k++)
+    {
+      r->told[k].seconds = now ();
+      r->told[k].waited = waited_so_far (r);
+      r->told[k].samples = r->samples;
+    }
+  return ok;
 }
 
 /* What share of ELAPSED was waiting, since BEFORE, and what for. */
@@ -540,8 +543,6 @@ run_epochs (Run *r, GError **error)
   HeddlePipeline *p = r->p;
   plan_length (r);
   gboolean ok = heddle_loader_start (p->loader, 0, (guint64) r->total_steps, error);
-  for (guint k = 0; k < heddle_events_count (r->events); k++)
-    r->told[k].seconds = now ();
   while (ok && r->epoch < p->options->epochs && r->step < r->total_steps)
     ok = one_epoch (r, error);
   return ok;
@@ -619,7 +620,7 @@ heddle_run_begin (Run *r, GError **error)
   plan_length (r);
   r->total_steps = G_MAXINT64;
   r->epoch = 1;
-  return heddle_loader_start (r->p->loader, 0, 0, error);
+  return heddle_loader_start (r->p->loader, 0, 0, error) && reset_running (r, error);
 }
 
 gboolean

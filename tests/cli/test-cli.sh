@@ -15,7 +15,7 @@ is_json () { python3 -c 'import json, sys; [json.loads (l) for l in (sys.stdin.r
 
 says "--version" '^heddle [0-9]' --version
 says "--help" 'usage: heddle VERB' --help
-for verb in run check graph inspect doctor help; do
+for verb in run check graph bench inspect doctor help; do
   says "$verb --help" 'Usage:' $verb --help
   says "$verb --version" '^heddle [0-9]' $verb --version
 done
@@ -44,7 +44,7 @@ check "inspect --exists --atleast" "$HEDDLE" inspect --exists model-lenet --atle
 "$HEDDLE" inspect --exists model-nothing && not_ok "a plugin that is not there" || ok "a plugin that is not there"
 says "doctor names the library" 'oneDNN: 2' doctor
 says "help --man is a man page" '^\.TH HEDDLE 1' help --man
-says "help --completion completes verbs" 'compgen -W "run check graph inspect doctor help' help --completion
+says "help --completion completes verbs" 'compgen -W "run check graph bench inspect doctor help' help --completion
 "$HEDDLE" help --completion >out && check "the completion is valid shell" sh -c 'command -v bash >/dev/null || exit 0; bash -n out'
 if [ -f "$HEDDLE_SOURCE/docs/reference.md" ]; then
   "$HEDDLE" inspect --markdown >out 2>err; check "docs/reference.md is what inspect --markdown prints" cmp out "$HEDDLE_SOURCE/docs/reference.md"

@@ -22,7 +22,7 @@ static HeddleEvent
 event (HeddleEventType type)
 {
   return (HeddleEvent) { .size = sizeof (HeddleEvent), .type = type, .epoch = 2, .epochs = 3, .batch = 50, .batches = 937, .step = 987, .updates = 985, .samples = 63168, .skipped = 2,
-                         .seconds = 1.5, .samples_per_second = 1234.5, .wait_share = 0.25, .scale = 32768, .n_values = 2, .values = { { "loss", "loss", 0.5 }, { "accuracy", "acc", 0.75 } } };
+                         .seconds = 1.5, .samples_per_second = 1234.5, .wait_share = 0.25, .scale = 32768, .n_values = 2, .values = { { "loss", "loss", 0.5 }, { "accuracy", "acc", 0.75 } }, .wait_part = { [HEDDLE_WAIT_READ] = 0.05, [HEDDLE_WAIT_CONVERT] = 0.2 } };
 }
 
 static gboolean
@@ -56,6 +56,8 @@ test_jsonl (void)
   g_assert_cmpint (json_object_get_int_member (o[1], "skipped"), ==, 2);
   g_assert_true (json_object_get_double_member (o[1], "accuracy") == 0.75 && json_object_get_double_member (o[1], "scale") == 32768);
   g_assert_true (json_object_get_double_member (o[1], "wait_share") == 0.25);
+  g_assert_true (json_object_get_double_member (o[1], "wait_read") == 0.05 && json_object_get_double_member (o[1], "wait_convert") == 0.2);
+  g_assert_true (json_object_get_double_member (o[1], "wait_cpu") == 0 && json_object_get_double_member (o[1], "wait_copy") == 0);
   g_assert_true (json_object_get_null_member (o[2], "loss"));
   g_assert_false (json_object_has_member (o[2], "scale"));
 }
@@ -133,8 +135,8 @@ test_progress (void)
     {
       g_test_trap_subprocess (NULL, 0, G_TEST_SUBPROCESS_DEFAULT);
       g_test_trap_assert_passed ();
-      g_test_trap_assert_stdout ("*the header\n?E2 B50? loss=0.5000 acc=0.750 1234 samples/s\n?E2 B50? loss=0.5000 acc=0.750 1234 samples/s skip=2 wait=25%\n"
-                                 "?E2 end? loss=0.5000 lr=0.05 1234 samples/s skip=2 scale=65536 wait=25% after 2s\n*");
+      g_test_trap_assert_stdout ("*the header\n?E2 B50? loss=0.5000 acc=0.750 1234 samples/s\n?E2 B50? loss=0.5000 acc=0.750 1234 samples/s skip=2 wait=25% (convert)\n"
+                                 "?E2 end? loss=0.5000 lr=0.05 1234 samples/s skip=2 scale=65536 wait=25% (convert) after 2s\n*");
     }
 }
 

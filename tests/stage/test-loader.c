@@ -1,6 +1,7 @@
 /* test-loader.c: the loader against a plain loop: the same bytes for any number of workers, errors in their place, time-outs, cancelling, restarts. */
 #include <pthread.h>
 #include <string.h>
+#include <time.h>
 
 #include "stage/loader.h"
 #include "tensor/tensors.h"
@@ -16,6 +17,7 @@ static struct
   gint    stuck_at;                /* index whose read waits until RELEASE */
   gint    release, reads;          /* atomic */
   gboolean silent;                 /* fails without an error */
+  gint    sleep_us, burn_us;       /* of every read */
 } behave;
 
 static gboolean
@@ -36,6 +38,15 @@ fake_read (gpointer self, guint64 index, gpointer const *fields, HeddleRandom *r
   g_atomic_int_inc (&behave.reads);
   while ((gint) index == behave.stuck_at && !g_atomic_int_get (&behave.release))
     g_usleep (1000);
+  if (behave.sleep_us)
+    g_usleep ((gulong) behave.sleep_us);
+  struct timespec t;
+  for (gint64 now = 0, until = 0; behave.burn_us && now <= until;)
+    {
+      clock_gettime (CLOCK_THREAD_CPUTIME_ID, &t);
+      now = (gint64) t.tv_sec * 1000000000 + t.tv_nsec;
+      until = until ? until : now + behave.burn_us * 1000;
+    }
   for (guint i = 0; i < WIDTH; i++)
     ((float *) fields[0])[i] = heddle_random_float (random);
   *(gint64 *) fields[1] = (gint64) index;
@@ -322,6 +333,39 @@ test_memory (void)
   g_clear_error (&error);
 }
 
+/* What the consumer waited for is what filling the batches was; the parts sum to the whole. */
+static void
+check_wait (gint workers, gint sleep_us, gint burn_us, HeddleWaitPart expected)
+{
+  Rig r;
+  HeddlePrefetchOptions o = defaults ();
+  double part[HEDDLE_WAIT_PARTS], sum = 0;
+  behave.sleep_us = sleep_us;
+  behave.burn_us = burn_us;
+  o.num_workers = workers;
+  rig_open (&r, &o, 0);
+  g_assert_true (heddle_loader_start (r.loader, 0, 4, NULL));
+  for (guint j = 0; j < 4; j++)
+    heddle_loader_release (r.loader, heddle_loader_next (r.loader, NULL));
+  double waited = heddle_loader_waited (r.loader, part);
+  for (guint i = 0; i < HEDDLE_WAIT_PARTS; i++)
+    sum += part[i];
+  g_assert_cmpfloat_with_epsilon (sum, waited, 1e-9);
+  g_assert_true (waited > 0 && part[HEDDLE_WAIT_COPY] == 0);
+  /* a busy machine may keep a worker from its core, never make a sleeper compute */
+  g_assert_cmpfloat (part[expected], >, part[expected == HEDDLE_WAIT_READ ? HEDDLE_WAIT_CONVERT : HEDDLE_WAIT_READ]);
+  rig_close (&r);
+  behave.sleep_us = behave.burn_us = 0;
+}
+
+static void
+test_wait (void)
+{
+  for (gint workers = 0; workers < 2; workers++)
+    check_wait (workers, 2000, 0, HEDDLE_WAIT_READ);
+  check_wait (1, 0, 2000, HEDDLE_WAIT_CONVERT);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -334,5 +378,6 @@ main (int argc, char **argv)
   g_test_add_func ("/loader/cancel", test_cancel);
   g_test_add_func ("/loader/bounded", test_bounded);
   g_test_add_func ("/loader/memory", test_memory);
+  g_test_add_func ("/loader/wait", test_wait);
   return g_test_run ();
 }
