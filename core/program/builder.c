@@ -38,6 +38,7 @@ op_free (gpointer data)
 {
   HeddleOp *op = data;
   g_free (op->name);
+  g_free (op->scope);
   g_free (op->in);
   g_free (op->out);
   g_free (op->attr);
@@ -236,12 +237,22 @@ copy_attr (const HeddleOpInfo *info, gconstpointer attr, gsize size)
   return copy;
 }
 
+static char *
+scope_name (Builder *b)
+{
+  char *text = full_name (b, "");
+  if (*text)
+    text[strlen (text) - 1] = 0;      /* the last dot */
+  return text;
+}
+
 static HeddleOp *
 op_new (Builder *b, const HeddleOpInfo *info, const char *name, HeddleValue *const *inputs, guint n, gconstpointer attr, gsize attr_size)
 {
   HeddleOp *op = g_new0 (HeddleOp, 1);
   op->info = info;
   op->name = name && *name ? full_name (b, name) : g_strdup (info->name);
+  op->scope = scope_name (b);
   op->phase = b->phase;
   op->n_in = n;
   op->n_out = info->n_out;
@@ -513,12 +524,20 @@ remove_dead_ops (HeddleProgram *p)
 }
 
 static void
+number (HeddleProgram *p)
+{
+  for (guint i = 0; i < p->ops->len; i++)
+    ((HeddleOp *) p->ops->pdata[i])->id = i;
+}
+
+static void
 count_uses (HeddleProgram *p)
 {
+  for (guint i = 0; i < p->values->len; i++)
+    ((HeddleValue *) p->values->pdata[i])->n_uses = 0;
   for (guint i = 0; i < p->ops->len; i++)
     {
       HeddleOp *op = p->ops->pdata[i];
-      op->id = i;
       for (guint j = 0; j < op->n_in; j++)
         op->in[j]->n_uses++;
     }
@@ -547,6 +566,16 @@ remove_dead_values (HeddleProgram *p)
   p->values = kept;
 }
 
+void
+heddle_program_tidy (HeddleProgram *p)
+{
+  number (p);
+  remove_dead_ops (p);
+  number (p);
+  count_uses (p);
+  remove_dead_values (p);
+}
+
 HeddleProgram *
 heddle_builder_finish (HeddleBuilder *base, GError **error)
 {
@@ -558,9 +587,7 @@ heddle_builder_finish (HeddleBuilder *base, GError **error)
     {
       program = g_steal_pointer (&b->program);
       heddle_program_simplify (program);
-      remove_dead_ops (program);
-      count_uses (program);
-      remove_dead_values (program);
+      heddle_program_tidy (program);
     }
   heddle_builder_free (base);
   return program;

@@ -17,7 +17,7 @@ cpu_simple (CpuCompiler *c, const HeddleOp *op, const char *what, StepRun run, c
   for (guint i = 0; i < op->n_out; i++)
     {
       const HeddleValue *v = op->out[i];
-      if (v->n_uses)
+      if (v->n_uses || (i == 0 && op->again))     /* a copy made for its other outputs: kernels take their sizes from the first */
         out[i] = cpu_target (c, v, heddle_dtype_is_float (v->dtype) ? HEDDLE_F32 : v->dtype, v->shape.rank == 4 ? layout : &cpu_plain);
     }
   Step *step = cpu_step_new (c->plan, op, what, run);
