@@ -1,6 +1,7 @@
 /* program/builder.c: fills a program: values, operations, autocast, the first error kept.  Must not know backends. */
 #include "program/builder.h"
 #include "program/program.h"
+#include "program/rules.h"
 #include "base/random.h"
 #include "tensor/tensors.h"
 
@@ -333,10 +334,10 @@ cast_floats (Builder *b, HeddleValue **in, guint n, HeddleDtype dtype)
 
 /* Casts inputs as the operation's AMP class says; without autocast only mixed elementwise inputs are brought to the widest. */
 static void
-autocast (Builder *b, const HeddleOpInfo *info, HeddleValue **in, guint n)
+autocast (Builder *b, const HeddleOpInfo *info, HeddleAmpClass class, HeddleValue **in, guint n)
 {
   gboolean elementwise = info->flags & HEDDLE_OP_ELEMENTWISE && info->code != HEDDLE_OP_CAST;
-  switch (info->amp)
+  switch (class)
     {
     case HEDDLE_AMP_LOW:
       cast_floats (b, in, n, b->low ? b->low : widest (in, n));
@@ -384,6 +385,15 @@ check_inputs (Builder *b, const HeddleOpInfo *info, const char *name, HeddleValu
 }
 
 static gboolean
+check_custom (Builder *b, const HeddleOpInfo *info, const char *name, gconstpointer attr)
+{
+  GError *error = NULL;
+  if (info->code == HEDDLE_OP_CUSTOM && !heddle_custom_check (attr, &error))
+    op_prefix (b, info, name, error);
+  return !b->error;
+}
+
+static gboolean
 slot_emit (HeddleBuilder *base, HeddleOpCode code, const char *name, HeddleValue *const *inputs, guint n, gconstpointer attr, gsize attr_size,
            HeddleValue **outputs, guint n_outputs)
 {
@@ -393,12 +403,12 @@ slot_emit (HeddleBuilder *base, HeddleOpCode code, const char *name, HeddleValue
     outputs[i] = NULL;
   if (!b->error && !info)
     take_error (b, g_error_new (HEDDLE_ERROR, HEDDLE_ERROR_PROGRAM, "no operation has the number %d\nhint: the plugin was built for a newer Heddle", code));
-  gboolean ok = !b->error && check_attr (b, info, name, attr, attr_size) && check_inputs (b, info, name, inputs, &n);
+  gboolean ok = !b->error && check_attr (b, info, name, attr, attr_size) && check_custom (b, info, name, attr) && check_inputs (b, info, name, inputs, &n);
   if (ok)
     {
       HeddleValue *in[8] = { NULL };
       memcpy (in, inputs, n * sizeof *inputs);
-      autocast (b, info, in, n);
+      autocast (b, info, code == HEDDLE_OP_CUSTOM ? heddle_custom_amp (attr) : info->amp, in, n);
       if (code == HEDDLE_OP_ASSIGN && n == 2 && b->skip)
         in[n++] = b->skip;
       ok = !b->error && emit_plain (b, info, name, in, n, attr, attr_size, outputs, n_outputs);
