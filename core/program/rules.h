@@ -14,8 +14,7 @@ typedef HeddleValue *const *HeddleGradients;
   X (pool) X (pool_grad) X (batch_norm) X (batch_norm_grad) X (axis) X (axis_grad) X (cross_entropy) X (cross_entropy_grad) X (mse) X (top_k) \
   X (assign) X (scaler_update) \
   X (layer_norm) X (layer_norm_grad) X (group_norm) X (group_norm_grad) X (embedding) X (embedding_grad) X (permute) X (concat) X (slice) X (slice_grad) X (pad) \
-  X (attention) X (attention_grad)
-  X (assign) X (scaler_update) X (custom)
+  X (attention) X (attention_grad) X (custom)
 
 #define X(rule) gboolean heddle_shape_rule_##rule (HeddleOp *op, GError **error);
 HEDDLE_SHAPE_RULES (X)
@@ -25,16 +24,14 @@ HEDDLE_SHAPE_RULES (X)
   X (zero) X (add) X (sub) X (mul) X (div) X (max) X (min) X (select) X (neg) X (abs) X (exp) X (expm1) X (log) X (sqrt) X (rsqrt) X (square) X (reciprocal) \
   X (relu) X (sigmoid) X (tanh) X (gelu) X (cast) X (dropout) X (reshape) X (broadcast) X (sum) X (mean) X (matmul) X (linear) X (conv2d) X (max_pool) \
   X (avg_pool) X (batch_norm) X (softmax) X (log_softmax) X (cross_entropy) X (mse) \
-  X (layer_norm) X (rms_norm) X (group_norm) X (embedding) X (permute) X (concat) X (slice) X (pad) X (attention)
-  X (avg_pool) X (batch_norm) X (softmax) X (log_softmax) X (cross_entropy) X (mse) X (custom)
+  X (layer_norm) X (rms_norm) X (group_norm) X (embedding) X (permute) X (concat) X (slice) X (pad) X (attention) X (custom)
 
 #define X(rule) void heddle_gradient_rule_##rule (HeddleBuilder *b, HeddleOp *op, HeddleGradients dy, const gboolean *want, HeddleValue **dx);
 HEDDLE_GRADIENT_RULES (X)
 #undef X
 
 #define HEDDLE_PRINT_RULES(X) X (gelu) X (cast) X (dropout) X (shape) X (reduce) X (matmul) X (conv) X (pool) X (batch_norm) X (axis) X (cross_entropy) X (top_k) \
-  X (layer_norm) X (group_norm) X (permute) X (slice) X (pad) X (attention)
-#define HEDDLE_PRINT_RULES(X) X (gelu) X (cast) X (dropout) X (shape) X (reduce) X (matmul) X (conv) X (pool) X (batch_norm) X (axis) X (cross_entropy) X (top_k) X (custom)
+  X (layer_norm) X (group_norm) X (permute) X (slice) X (pad) X (attention) X (custom)
 
 #define X(rule) void heddle_print_rule_##rule (const HeddleOp *op, GString *text);
 HEDDLE_PRINT_RULES (X)
