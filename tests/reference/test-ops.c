@@ -518,6 +518,7 @@ build_block (Case *c)
   x = heddle_add (b, x, heddle_linear (b, "proj", heddle_reshape (b, y, heddle_shape (2, 7, 10)), .features = 10, .last_axis = TRUE));
   x = heddle_add (b, x, heddle_linear (b, "fc", heddle_gelu_tanh (b, heddle_rms_norm (b, "ln_2", x)), .features = 10, .last_axis = TRUE));
   return heddle_mul (b, heddle_linear_op (b, x, table, NULL), X (1));
+}
 /* an operation that a plugin brings: the harness needs its builder call and its formula in double precision, no more */
 static HeddleValue *
 build_custom (Case *c)
