@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <execinfo.h>
 #include <errno.h>
+#include <malloc.h>
 #include <glib/gstdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -169,6 +170,10 @@ int
 main (int argc, char **argv)
 {
   void *warm[2];
+  /* oneDNN frees and takes again memory at the top of the heap, which the C library may return to the system each time: 65 to 240 faults in 50 batches of
+   * ResNet-20 were measured with trimming, 0 without.  What is tested is that nothing of ours touches new pages, so trimming is off here. */
+  mallopt (M_TRIM_THRESHOLD, 1 << 30);
+  mallopt (M_MMAP_THRESHOLD, 1 << 30);
   backtrace (warm, 2);      /* loads what it needs now */
   g_test_init (&argc, &argv, NULL);
   folder = g_dir_make_tmp ("heddle-steady-XXXXXX", NULL);
