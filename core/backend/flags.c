@@ -3,7 +3,6 @@
 #include "backend/flags.h"
 
 #include <sched.h>
-#include <stdio.h>
 #include <string.h>
 
 static const HeddleEnumValue precisions[] = {
@@ -71,35 +70,110 @@ heddle_flags_resolve (HeddleFlags *f, GHashTable *set, GError **error)
   return ok;
 }
 
-/* CPUs by quota: cgroup v2 "max 100000" or "200000 100000"; v1 in two files; G_MAXUINT without a quota. */
+/* ---- how many CPUs ---- */
+
+/* "200000 100000" (quota and period in microseconds) as CPUs, rounded up; "max 100000" and -1 are no quota: G_MAXUINT. */
 static guint
-quota (void)
+cpus_of (const char *quota, const char *period)
 {
+  gint64 q = quota ? g_ascii_strtoll (quota, NULL, 10) : 0, p = period ? g_ascii_strtoll (period, NULL, 10) : 0;
+  return q > 0 && p > 0 ? (guint) MIN ((q - 1) / p + 1, G_MAXINT32) : G_MAXUINT;
+}
+
+static guint
+quota_v2 (const char *folder)
+{
+  g_autofree char *file = g_build_filename (folder, "cpu.max", NULL), *text = NULL;
+  const char *period = g_file_get_contents (file, &text, NULL, NULL) ? strchr (text, ' ') : NULL;
+  return cpus_of (text, period);
+}
+
+static guint
+quota_v1 (const char *folder)
+{
+  g_autofree char *q = g_build_filename (folder, "cpu.cfs_quota_us", NULL), *p = g_build_filename (folder, "cpu.cfs_period_us", NULL), *quota = NULL, *period = NULL;
+  g_file_get_contents (q, &quota, NULL, NULL);
+  g_file_get_contents (p, &period, NULL, NULL);
+  return cpus_of (quota, period);
+}
+
+/* The smallest quota of MOUNT/PATH and every group above it.  A container may see the path that its group has on the host: folders that are
+ * not there are passed over, and the mount itself is the container's own group. */
+static guint
+smallest_quota (const char *mount, const char *path, guint (*quota) (const char *folder))
+{
+  g_autofree char *at = g_strdup (path);
   guint cpus = G_MAXUINT;
-  g_autofree char *text = NULL, *v1_quota = NULL, *v1_period = NULL;
-  long long q = -1, period = 0;
-  if (g_file_get_contents ("/sys/fs/cgroup/cpu.max", &text, NULL, NULL))
+  for (char *slash = at + strlen (at); slash; slash = strrchr (at, '/'))
     {
-      if (sscanf (text, "%lld %lld", &q, &period) != 2)
-        q = -1;
+      *slash = 0;
+      g_autofree char *folder = g_build_filename (mount, at, NULL);
+      guint here = quota (folder);
+      cpus = MIN (cpus, here);
     }
-  else if (g_file_get_contents ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", &v1_quota, NULL, NULL)
-           && g_file_get_contents ("/sys/fs/cgroup/cpu/cpu.cfs_period_us", &v1_period, NULL, NULL))
-    {
-      q = g_ascii_strtoll (v1_quota, NULL, 10);
-      period = g_ascii_strtoll (v1_period, NULL, 10);
-    }
-  if (q > 0 && period > 0)
-    cpus = (guint) MAX (1, (q + period - 1) / period);
   return cpus;
+}
+
+/* One line of /proc/self/cgroup: "0::/path" is v2's (also beside v1 controllers, then mounted as "unified"); "4:cpu,cpuacct:/path" is v1's. */
+static guint
+line_quota (const char *mounts, const char *line)
+{
+  g_auto (GStrv) part = g_strsplit (line, ":", 3);
+  guint cpus = G_MAXUINT;
+  if (g_strv_length (part) == 3 && !*part[1])
+    {
+      g_autofree char *unified = g_build_filename (mounts, "unified", NULL);
+      guint pure = smallest_quota (mounts, part[2], quota_v2), hybrid = smallest_quota (unified, part[2], quota_v2);
+      cpus = MIN (pure, hybrid);
+    }
+  else if (g_strv_length (part) == 3)
+    {
+      g_auto (GStrv) controllers = g_strsplit (part[1], ",", -1);
+      g_autofree char *alone = g_build_filename (mounts, "cpu", NULL), *joint = g_build_filename (mounts, part[1], NULL);
+      if (g_strv_contains ((const char *const *) controllers, "cpu"))
+        {
+          guint a = smallest_quota (alone, part[2], quota_v1), b = smallest_quota (joint, part[2], quota_v1);
+          cpus = MIN (a, b);
+        }
+    }
+  return cpus;
+}
+
+guint
+heddle_flags_quota (const char *root)
+{
+  g_autofree char *file = g_build_filename (root, "proc/self/cgroup", NULL), *mounts = g_build_filename (root, "sys/fs/cgroup", NULL), *text = NULL;
+  guint cpus = G_MAXUINT;
+  if (g_file_get_contents (file, &text, NULL, NULL))
+    {
+      g_auto (GStrv) lines = g_strsplit (text, "\n", -1);
+      for (guint i = 0; lines[i]; i++)
+        {
+          guint here = line_quota (mounts, lines[i]);
+          cpus = MIN (cpus, here);
+        }
+    }
+  return cpus;
+}
+
+/* CPUs in the calling thread's mask, however many the machine has: a set that is too small is refused by the kernel. */
+static guint
+affinity (void)
+{
+  guint n = 0;
+  for (guint size = 1024; !n && size <= 1u << 20; size *= 2)
+    {
+      cpu_set_t *mask = CPU_ALLOC (size);
+      if (mask && sched_getaffinity (0, CPU_ALLOC_SIZE (size), mask) == 0)
+        n = (guint) CPU_COUNT_S (CPU_ALLOC_SIZE (size), mask);
+      CPU_FREE (mask);
+    }
+  return n ? n : g_get_num_processors ();
 }
 
 guint
 heddle_flags_cpus (void)
 {
-  cpu_set_t mask;
-  guint n = g_get_num_processors ();
-  if (sched_getaffinity (0, sizeof mask, &mask) == 0)
-    n = (guint) CPU_COUNT (&mask);
-  return MAX (1, MIN (n, quota ()));
+  guint mask = affinity (), quota = heddle_flags_quota ("/");
+  return MAX (1, MIN (mask, quota));
 }

@@ -28,8 +28,11 @@ typedef struct
 HeddleOptionTable heddle_flags_options (void);
 /* Contradictions are refused: tf32_matmul with matmul_precision "highest" set by hand, ...: SET holds the names given by the user. */
 gboolean          heddle_flags_resolve (HeddleFlags *flags, GHashTable *set, GError **error);
-/* CPUs this process may use: affinity mask and cgroup quota (v1, v2), at least 1. */
+/* CPUs this process may use: the calling thread's affinity mask and the cgroup quota (v1, v2; of its own group and those above), at least 1.
+ * What threads = "auto" and num_workers = "auto" (at most 8) mean. */
 guint             heddle_flags_cpus    (void);
+/* The quota alone, rounded up; G_MAXUINT without one.  ROOT is "/", or the folder under which a test has laid proc/ and sys/. */
+guint             heddle_flags_quota   (const char *root);
 
 G_END_DECLS
 

@@ -345,7 +345,7 @@ update_scalar (HeddlePipeline *p, const char *name, double initial)
 }
 
 static gboolean
-finish (HeddlePipeline *p, HeddleBuilder *b, const HeddleDatasetInfo *info, const Emitted *e, Compiled *compiled, GError **error)
+finish (HeddlePipeline *p, HeddleBuilder *b, gboolean recompute, const HeddleDatasetInfo *info, const Emitted *e, Compiled *compiled, GError **error)
 {
   compiled->loss = heddle_builder_output (b, e->loss.value);
   compiled->loss_weight = heddle_builder_output (b, e->loss.weight);
@@ -356,6 +356,12 @@ finish (HeddlePipeline *p, HeddleBuilder *b, const HeddleDatasetInfo *info, cons
     }
   compiled->n_fields = info->n_fields;
   HeddleProgram *program = heddle_builder_finish (b, error);
+  if (program && recompute && heddle_program_recompute (program) == 0)
+    {
+      g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_PROGRAM, "%s: recompute = \"blocks\": the model has no block whose inside backward needs\n"
+                   "hint: a block is what a model names by a number (layer1.0, h.3, a residual layer of sequential); leave recompute out", p->graph->root->stage->place);
+      g_clear_pointer (&program, heddle_program_free);
+    }
   compiled->plan = program ? p->device->iface->compile (p->device, program, error) : NULL;
   return compiled->plan != NULL;
 }
@@ -379,7 +385,7 @@ compile_train (HeddlePipeline *p, gint64 size, gboolean accumulate, Compiled *co
     {
       HeddleValue *step = b->iface->step (b);
       heddle_builder_assign (b, step, heddle_offset (b, step, 1), NULL);
-      ok = finish (p, b, &p->train_info, &e, compiled, error);
+      ok = finish (p, b, p->options->recompute == HEDDLE_RECOMPUTE_BLOCKS, &p->train_info, &e, compiled, error);
     }
   else
     heddle_builder_free (b);
@@ -393,7 +399,7 @@ compile_eval (HeddlePipeline *p, gint64 size, Compiled *compiled, GError **error
   Emitted e;
   gboolean ok = heddle_pipeline_emit (p, b, FALSE, size, &p->eval_info, p->amp_choice.low, NULL, &e, error);
   if (ok)
-    ok = finish (p, b, &p->eval_info, &e, compiled, error);
+    ok = finish (p, b, FALSE, &p->eval_info, &e, compiled, error);
   else
     heddle_builder_free (b);
   return ok;

@@ -75,6 +75,7 @@ typedef struct _HeddleBuilder HeddleBuilder;
   X (MSE, 106, mse)                    /* (x, target): [0] mean over all elements, f32 scalar, [1] number of elements */ \
   X (TOP_K, 107, top_k)                /* (logits (N, K), labels (N)): HeddleTopKAttr; [0] samples whose label is among the k largest \
                                           logits (ties: smaller class index wins), [1] samples counted; f32 scalars */ \
+  X (CUSTOM, 110, custom)              /* an operation that a plugin brings: HeddleCustomAttr; see heddle_custom () */ \
   /* effects */ \
   X (ASSIGN, 112, assign)              /* (variable, value[, skip scalar]): variable = value unless skip != 0; no output */ \
   X (SCALER_UPDATE, 113, scaler_update) /* (scale, tracker, skip): HeddleScalerAttr; [0] new scale, [1] new tracker, f32 scalars */ \
@@ -217,6 +218,48 @@ struct _HeddleBuilder
   const HeddleBuilderIface *iface;   /* what follows is the core's */
 };
 
+/* ---- custom operations: what a model plugin brings ----------------------------------------------------------
+ * A constant descriptor, shape rule, gradient and kernel; docs/custom-operations.md walks through one.  Plugins stay loaded, so pointers to constants stay valid. */
+#define HEDDLE_CUSTOM_INPUTS 6
+#define HEDDLE_CUSTOM_OUTPUTS 4
+#define HEDDLE_CUSTOM_ATTR 256           /* most bytes of an attribute */
+
+/* How autocast treats its floating inputs: as they are; cast to the low precision; cast to f32. */
+typedef enum { HEDDLE_CUSTOM_KEEP = 1, HEDDLE_CUSTOM_LOW, HEDDLE_CUSTOM_F32 } HeddleCustomAmp;
+
+/* One run of a kernel.  Tensors are row-major; floating ones are f32 whatever the program stores, others have their dtype.  An output nobody reads has data NULL.
+ * Nothing may be allocated here. */
+typedef struct _HeddleCustomRun HeddleCustomRun;
+struct _HeddleCustomRun
+{
+  guint32             size;              /* sizeof (HeddleCustomRun) of the core */
+  guint               n_in, n_out;
+  const HeddleTensor *in, *out;          /* out[i].data is to be written */
+  gconstpointer       attr;
+  /* Calls PART for pieces of 0 .. N - 1 on several threads at once and returns when all are done; the pieces are the same in every run.  Sums across
+   * pieces are the kernel's own business: keep their order fixed. */
+  void              (*parallel) (HeddleCustomRun *run, gint64 n, void (*part) (HeddleCustomRun *run, gint64 from, gint64 to));
+};
+
+typedef struct
+{
+  guint32         size;                  /* sizeof (HeddleCustomOp) */
+  const char     *plugin, *name;         /* "model-example", "scaled_swish": for printing and errors */
+  guint           min_in, max_in, n_out; /* at most HEDDLE_CUSTOM_INPUTS, HEDDLE_CUSTOM_OUTPUTS */
+  gsize           attr_size;             /* at most HEDDLE_CUSTOM_ATTR */
+  HeddleCustomAmp amp;
+  /* [main] Checks IN (dtype and shape, no data), fills dtype and shape of OUT; it comes in with those of the first input.  NULL: leaves them so. */
+  gboolean      (*shape)    (const HeddleTensor *in, guint n_in, gconstpointer attr, HeddleTensor *out, GError **error);
+  /* [main] Emits backward operations, built-in or custom: GRAD_OUT[i] is NULL where no gradient flows; sets GRAD_IN[j] where WANT[j].  NULL: no gradient. */
+  void          (*gradient) (HeddleBuilder *b, gconstpointer attr, HeddleValue *const *in, guint n_in, HeddleValue *const *out, HeddleValue *const *grad_out,
+                             const gboolean *want, HeddleValue **grad_in);
+  void          (*print)    (gconstpointer attr, GString *text);    /* [main] appends " beta=2"; may be NULL */
+  void          (*cpu)      (HeddleCustomRun *run);                 /* NULL: no kernel for CPUs */
+  gconstpointer   cuda;                  /* reserved: a sized description of a CUDA kernel; NULL */
+} HeddleCustomOp;
+
+typedef struct { const HeddleCustomOp *op; guint64 data[HEDDLE_CUSTOM_ATTR / 8]; } HeddleCustomAttr;
+
 /* ---- questions --------------------------------------------------------------------------------------------- */
 
 /* The shape of X; rank 0 after an error. */
@@ -322,6 +365,26 @@ heddle_select (HeddleBuilder *b, HeddleValue *condition, HeddleValue *x, HeddleV
 {
   HeddleValue *in[] = { condition, x, y };
   return heddle_emit (b, HEDDLE_OP_SELECT, NULL, in, 3, NULL, 0);
+}
+
+/* An operation of the plugin's own.  ATTR (ATTR_SIZE bytes, op->attr_size) is copied; OUTPUTS receives N_OUTPUTS values. */
+static inline gboolean
+heddle_custom (HeddleBuilder *b, const char *name, const HeddleCustomOp *op, HeddleValue *const *inputs, guint n_inputs, gconstpointer attr, gsize attr_size,
+               HeddleValue **outputs, guint n_outputs)
+{
+  HeddleCustomAttr copy = { op, { 0 } };
+  for (guint i = 0; i < n_outputs; i++)
+    outputs[i] = NULL;
+  if (attr_size > sizeof copy.data || (op && op->attr_size != attr_size))
+    heddle_fail (b, "custom operation \"%s\": its attribute has %u bytes, its descriptor says %u (at most %u)", op && op->name ? op->name : "?", (guint) attr_size, op ? (guint) op->attr_size : 0,
+                 (guint) sizeof copy.data);
+  else
+    {
+      for (gsize i = 0; i < attr_size; i++)
+        ((char *) copy.data)[i] = ((const char *) attr)[i];
+      b->iface->emit (b, HEDDLE_OP_CUSTOM, name, inputs, n_inputs, &copy, sizeof copy, outputs, n_outputs);
+    }
+  return n_outputs == 0 || outputs[0] != NULL;
 }
 
 /* x times or plus a plain number */

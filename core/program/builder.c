@@ -1,6 +1,7 @@
 /* program/builder.c: fills a program: values, operations, autocast, the first error kept.  Must not know backends. */
 #include "program/builder.h"
 #include "program/program.h"
+#include "program/rules.h"
 #include "base/random.h"
 #include "tensor/tensors.h"
 
@@ -38,6 +39,7 @@ op_free (gpointer data)
 {
   HeddleOp *op = data;
   g_free (op->name);
+  g_free (op->scope);
   g_free (op->in);
   g_free (op->out);
   g_free (op->attr);
@@ -236,12 +238,22 @@ copy_attr (const HeddleOpInfo *info, gconstpointer attr, gsize size)
   return copy;
 }
 
+static char *
+scope_name (Builder *b)
+{
+  char *text = full_name (b, "");
+  if (*text)
+    text[strlen (text) - 1] = 0;      /* the last dot */
+  return text;
+}
+
 static HeddleOp *
 op_new (Builder *b, const HeddleOpInfo *info, const char *name, HeddleValue *const *inputs, guint n, gconstpointer attr, gsize attr_size)
 {
   HeddleOp *op = g_new0 (HeddleOp, 1);
   op->info = info;
   op->name = name && *name ? full_name (b, name) : g_strdup (info->name);
+  op->scope = scope_name (b);
   op->phase = b->phase;
   op->n_in = n;
   op->n_out = info->n_out;
@@ -322,10 +334,10 @@ cast_floats (Builder *b, HeddleValue **in, guint n, HeddleDtype dtype)
 
 /* Casts inputs as the operation's AMP class says; without autocast only mixed elementwise inputs are brought to the widest. */
 static void
-autocast (Builder *b, const HeddleOpInfo *info, HeddleValue **in, guint n)
+autocast (Builder *b, const HeddleOpInfo *info, HeddleAmpClass class, HeddleValue **in, guint n)
 {
   gboolean elementwise = info->flags & HEDDLE_OP_ELEMENTWISE && info->code != HEDDLE_OP_CAST;
-  switch (info->amp)
+  switch (class)
     {
     case HEDDLE_AMP_LOW:
       cast_floats (b, in, n, b->low ? b->low : widest (in, n));
@@ -373,6 +385,15 @@ check_inputs (Builder *b, const HeddleOpInfo *info, const char *name, HeddleValu
 }
 
 static gboolean
+check_custom (Builder *b, const HeddleOpInfo *info, const char *name, gconstpointer attr)
+{
+  GError *error = NULL;
+  if (info->code == HEDDLE_OP_CUSTOM && !heddle_custom_check (attr, &error))
+    op_prefix (b, info, name, error);
+  return !b->error;
+}
+
+static gboolean
 slot_emit (HeddleBuilder *base, HeddleOpCode code, const char *name, HeddleValue *const *inputs, guint n, gconstpointer attr, gsize attr_size,
            HeddleValue **outputs, guint n_outputs)
 {
@@ -382,12 +403,12 @@ slot_emit (HeddleBuilder *base, HeddleOpCode code, const char *name, HeddleValue
     outputs[i] = NULL;
   if (!b->error && !info)
     take_error (b, g_error_new (HEDDLE_ERROR, HEDDLE_ERROR_PROGRAM, "no operation has the number %d\nhint: the plugin was built for a newer Heddle", code));
-  gboolean ok = !b->error && check_attr (b, info, name, attr, attr_size) && check_inputs (b, info, name, inputs, &n);
+  gboolean ok = !b->error && check_attr (b, info, name, attr, attr_size) && check_custom (b, info, name, attr) && check_inputs (b, info, name, inputs, &n);
   if (ok)
     {
       HeddleValue *in[8] = { NULL };
       memcpy (in, inputs, n * sizeof *inputs);
-      autocast (b, info, in, n);
+      autocast (b, info, code == HEDDLE_OP_CUSTOM ? heddle_custom_amp (attr) : info->amp, in, n);
       if (code == HEDDLE_OP_ASSIGN && n == 2 && b->skip)
         in[n++] = b->skip;
       ok = !b->error && emit_plain (b, info, name, in, n, attr, attr_size, outputs, n_outputs);
@@ -513,12 +534,20 @@ remove_dead_ops (HeddleProgram *p)
 }
 
 static void
+number (HeddleProgram *p)
+{
+  for (guint i = 0; i < p->ops->len; i++)
+    ((HeddleOp *) p->ops->pdata[i])->id = i;
+}
+
+static void
 count_uses (HeddleProgram *p)
 {
+  for (guint i = 0; i < p->values->len; i++)
+    ((HeddleValue *) p->values->pdata[i])->n_uses = 0;
   for (guint i = 0; i < p->ops->len; i++)
     {
       HeddleOp *op = p->ops->pdata[i];
-      op->id = i;
       for (guint j = 0; j < op->n_in; j++)
         op->in[j]->n_uses++;
     }
@@ -547,6 +576,16 @@ remove_dead_values (HeddleProgram *p)
   p->values = kept;
 }
 
+void
+heddle_program_tidy (HeddleProgram *p)
+{
+  number (p);
+  remove_dead_ops (p);
+  number (p);
+  count_uses (p);
+  remove_dead_values (p);
+}
+
 HeddleProgram *
 heddle_builder_finish (HeddleBuilder *base, GError **error)
 {
@@ -558,9 +597,7 @@ heddle_builder_finish (HeddleBuilder *base, GError **error)
     {
       program = g_steal_pointer (&b->program);
       heddle_program_simplify (program);
-      remove_dead_ops (program);
-      count_uses (program);
-      remove_dead_values (program);
+      heddle_program_tidy (program);
     }
   heddle_builder_free (base);
   return program;

@@ -76,6 +76,7 @@ static const HeddleOpInfo table[] = {
   ROW (CROSS_ENTROPY_GRAD, "cross_entropy_grad", 4, 5, 1, A (HeddleCrossEntropyAttr), KEEP, 0, cross_entropy_grad, NULL, P (cross_entropy), "(g, logits, labels, denominator[, weights])"),
   ROW (MSE, "mse", 2, 2, 2, 0, F32, R, mse, G (mse), NULL, "mean of (x - target)^2"),
   ROW (TOP_K, "top_k", 2, 2, 2, A (HeddleTopKAttr), KEEP, R, top_k, NULL, P (top_k), "samples whose label is among the k largest logits; ties: the smaller class wins"),
+  ROW (CUSTOM, "custom", 1, HEDDLE_CUSTOM_INPUTS, HEDDLE_CUSTOM_OUTPUTS, A (HeddleCustomAttr), KEEP, 0, custom, G (custom), P (custom), "an operation that a plugin brings, with its own AMP class"),
   ROW (ASSIGN, "assign", 2, 3, 0, 0, KEEP, F, assign, NULL, NULL, "variable = value unless skip != 0"),
   ROW (SCALER_UPDATE, "scaler_update", 3, 3, 2, A (HeddleScalerAttr), KEEP, 0, scaler_update, NULL, NULL, "loss scale after a step: torch/amp/grad_scaler.py"),
   ROW (LAYER_NORM, "layer_norm", 1, 3, 3, A (HeddleLayerNormAttr), F32, 0, layer_norm, G (layer_norm), P (layer_norm),

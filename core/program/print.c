@@ -173,8 +173,9 @@ heddle_op_print (const HeddleOp *op)
     }
   if (op->info->print)
     op->info->print (op, text);
-  if (op->name && *op->name && !g_str_equal (op->name, op->info->name))
-    g_string_append_printf (text, "   # %s", op->name);
+  gboolean named = op->name && *op->name && !g_str_equal (op->name, op->info->name);
+  if (named || op->again)
+    g_string_append_printf (text, "   # %s%s%s", named ? op->name : "", named && op->again ? ", " : "", op->again ? "recomputed" : "");
   return g_string_free (text, FALSE);
 }
 

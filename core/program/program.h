@@ -117,6 +117,8 @@ struct _HeddleOp
   guint               id;      /* index in program->ops, which is the order of execution */
   const HeddleOpInfo *info;
   char               *name;    /* scope and name, "layer1.0.conv1"; never NULL */
+  char               *scope;   /* "layer1.0", also where the operation has no name of its own; "" outside; never NULL */
+  gboolean            again;   /* a copy that heddle_program_recompute () made */
   HeddlePhase         phase;
   guint               n_in, n_out;
   HeddleValue       **in, **out;   /* an output nobody uses may still be there; optional inputs left out are not counted */
@@ -210,6 +212,15 @@ gboolean       heddle_builder_gradients  (HeddleBuilder *b, HeddleValue *loss, H
 
 /* Ends building: fails with the sticky error, else removes dead operations, counts uses, numbers ops.  Consumes the builder. */
 HeddleProgram *heddle_builder_finish     (HeddleBuilder *b, GError **error);
+
+/* Activation checkpointing (T. Chen et al., arXiv 1604.06174), on a training program with its backward phase.  A block is the shortest scope whose
+ * last name is a number or ends in _number: "layer1.0", "h.3", "encoder_layer_0"; blocks inside a block belong to it.  What backward needs of the
+ * inside of a block is not kept: right before the block's first backward operation that needs any of it, its operations are run again from what
+ * enters the block.  Kept all the same: what leaves the block (forward reads it outside), results of rank <= 1 (batch statistics: nearly
+ * no memory), and what cannot be had twice: effects, and operations that read a variable which has been assigned by then (batch norm's running
+ * statistics do not count: its output in training does not depend on them).  The results are the same bits.  Returns how many operations are
+ * run twice; 0: no block has anything to recompute. */
+guint          heddle_program_recompute  (HeddleProgram *program);
 
 /* ---- passes and printing ---------------------------------------------------------------------------------------- */
 

@@ -15,7 +15,7 @@ typedef HeddleValue *const *HeddleGradients;
   X (assign) X (scaler_update) \
   X (layer_norm) X (layer_norm_grad) X (group_norm) X (group_norm_grad) X (embedding) X (embedding_grad) X (permute) X (concat) X (slice) X (slice_grad) X (pad) \
   X (attention) X (attention_grad) \
-  X (leaky_relu) X (clamp) X (conv_transpose2d) X (upsample) X (upsample_grad) X (bce_with_logits) X (smooth_l1) X (kl_div)
+  X (leaky_relu) X (clamp) X (conv_transpose2d) X (upsample) X (upsample_grad) X (bce_with_logits) X (smooth_l1) X (kl_div) X (custom)
 
 #define X(rule) gboolean heddle_shape_rule_##rule (HeddleOp *op, GError **error);
 HEDDLE_SHAPE_RULES (X)
@@ -26,7 +26,7 @@ HEDDLE_SHAPE_RULES (X)
   X (relu) X (sigmoid) X (tanh) X (gelu) X (cast) X (dropout) X (reshape) X (broadcast) X (sum) X (mean) X (matmul) X (linear) X (conv2d) X (max_pool) \
   X (avg_pool) X (batch_norm) X (softmax) X (log_softmax) X (cross_entropy) X (mse) \
   X (layer_norm) X (rms_norm) X (group_norm) X (embedding) X (permute) X (concat) X (slice) X (pad) X (attention) \
-  X (silu) X (hardswish) X (leaky_relu) X (clamp) X (conv_transpose2d) X (upsample) X (bce_with_logits) X (l1) X (smooth_l1) X (kl_div)
+  X (silu) X (hardswish) X (leaky_relu) X (clamp) X (conv_transpose2d) X (upsample) X (bce_with_logits) X (l1) X (smooth_l1) X (kl_div) X (custom)
 
 #define X(rule) void heddle_gradient_rule_##rule (HeddleBuilder *b, HeddleOp *op, HeddleGradients dy, const gboolean *want, HeddleValue **dx);
 HEDDLE_GRADIENT_RULES (X)
@@ -35,11 +35,15 @@ HEDDLE_GRADIENT_RULES (X)
 #define HEDDLE_PRINT_RULES(X) \
   X (gelu) X (cast) X (dropout) X (shape) X (reduce) X (matmul) X (conv) X (pool) X (batch_norm) X (axis) X (cross_entropy) X (top_k) \
   X (slope) X (clamp) X (conv_transpose) X (upsample) X (smooth_l1) X (kl_div) \
-  X (layer_norm) X (group_norm) X (permute) X (slice) X (pad) X (attention)
+  X (layer_norm) X (group_norm) X (permute) X (slice) X (pad) X (attention) X (custom)
 
 #define X(rule) void heddle_print_rule_##rule (const HeddleOp *op, GString *text);
 HEDDLE_PRINT_RULES (X)
 #undef X
+
+/* custom.c: is ATTR's descriptor one that this core can use? */
+gboolean       heddle_custom_check (const HeddleCustomAttr *attr, GError **error);
+HeddleAmpClass heddle_custom_amp   (const HeddleCustomAttr *attr);
 
 /* An axis that may count from the end, as an index; -1 when out of range. */
 static inline gint32

@@ -158,6 +158,8 @@ HeddleScheduleFactors heddle_schedule_at (HeddleStage *schedule, gint64 update, 
 /* Plateau: told the metric at each evaluation (or epoch end); returns TRUE when the rate was lowered. */
 gboolean heddle_schedule_report (HeddleStage *schedule, double metric);
 
+typedef enum { HEDDLE_RECOMPUTE_NONE = 1, HEDDLE_RECOMPUTE_BLOCKS } HeddleRecompute;
+
 /* stage/train.c: h.train { step, ... }: the options of the root stage; the run loop (pipeline) reads them. */
 typedef struct
 {
@@ -170,6 +172,7 @@ typedef struct
   int    schedule_on;              /* applied (skipped updates do not move the schedule), all */
   char  *device;                   /* "auto", "cpu", "cuda:1" */
   gint64 seed;
+  int    recompute;                /* HeddleRecompute: what is computed again in backward rather than kept */
   gint64 stop_on_nonfinite;        /* consecutive non-finite losses (not under a loss scaler) that stop the run; 0 = never */
   /* eval = { data = ..., NAME = metric, every = N, batch_size = N, best = "NAME" } */
   gint64 eval_every;               /* epochs between evaluations */

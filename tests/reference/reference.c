@@ -584,6 +584,24 @@ run_scaler (const HeddleOp *op, double **in, double **out)
     }
 }
 
+static GHashTable *customs;       /* name -> ReferenceCustom */
+
+void
+reference_custom (const char *name, ReferenceCustom f)
+{
+  if (!customs)
+    customs = g_hash_table_new (g_str_hash, g_str_equal);
+  g_hash_table_insert (customs, (gpointer) name, (gpointer) f);
+}
+
+static void
+run_custom (const HeddleOp *op, double **in, double **out)
+{
+  const HeddleCustomAttr *a = op->attr;
+  ReferenceCustom f = (ReferenceCustom) g_hash_table_lookup (customs, a->op->name);
+  f (op, a->data, in, out);
+}
+
 /* 16-bit results are rounded as they are stored, integers are truncated. */
 static void
 round_output (const HeddleValue *v, double *y)
@@ -636,6 +654,7 @@ run_op (Reference *r, const HeddleOp *op)
         memmove (in[0], in[1], (gsize) COUNT (op->in[0]) * sizeof (double));
       break;
     case HEDDLE_OP_SCALER_UPDATE: run_scaler (op, in, out); break;
+    case HEDDLE_OP_CUSTOM: run_custom (op, in, out); break;
     case HEDDLE_OP_DROPOUT: run_dropout (op, in, out[0]); break;
     case HEDDLE_OP_DEQUANTIZE: run_dequantize (op, in[0], out[0]); break;
     default:

@@ -15,6 +15,9 @@ double    *reference_input    (Reference *r, guint i);
 double    *reference_variable (Reference *r, HeddleVariable *variable);
 double    *reference_value    (Reference *r, const HeddleValue *value);
 void       reference_run      (Reference *r);
+/* What the custom operation NAME computes, in double precision, so that the harness of test-ops.c checks it like a built-in one. */
+typedef void (*ReferenceCustom) (const HeddleOp *op, gconstpointer attr, double **in, double **out);
+void       reference_custom   (const char *name, ReferenceCustom f);
 
 /* sequence.c: FALSE when OP is none of its operations; IN and OUT are the numbers of the operation's values */
 gboolean   reference_sequence_op (const HeddleOp *op, double **in, double **out);

@@ -2,6 +2,7 @@
  * reference's gradients against finite differences of itself.  Shapes are multiples of nothing, and multiples of a block too. */
 #include "backend/backend.h"
 #include "base/random.h"
+#include "../plugins/swish.h"
 #include "reference.h"
 #include "tensor/tensors.h"
 
@@ -562,6 +563,31 @@ build_block (Case *c)
   x = heddle_add (b, x, heddle_linear (b, "fc", heddle_gelu_tanh (b, heddle_rms_norm (b, "ln_2", x)), .features = 10, .last_axis = TRUE));
   return heddle_mul (b, heddle_linear_op (b, x, table, NULL), X (1));
 }
+/* an operation that a plugin brings: the harness needs its builder call and its formula in double precision, no more */
+static HeddleValue *
+build_custom (Case *c)
+{
+  SwishAttr attr = { 1.5 };
+  HeddleValue *y = NULL;
+  heddle_custom (c->b, "act", &swish, c->in, 1, &attr, sizeof attr, &y, 1);
+  return y;
+}
+static void
+reference_swish (const HeddleOp *op, gconstpointer attr, double **in, double **out)
+{
+  for (gint64 i = 0; i < heddle_shape_count (&op->out[0]->shape); i++)
+    out[0][i] = in[0][i] / (1 + exp (-((const SwishAttr *) attr)->beta * in[0][i]));
+}
+static void
+reference_swish_grad (const HeddleOp *op, gconstpointer attr, double **in, double **out)
+{
+  double beta = ((const SwishAttr *) attr)->beta;
+  for (gint64 i = 0; i < heddle_shape_count (&op->out[0]->shape); i++)
+    {
+      double s = 1 / (1 + exp (-beta * in[1][i]));
+      out[0][i] = in[0][i] * (s + beta * in[1][i] * s * (1 - s));
+    }
+}
 /* autocast: matrix products and convolutions in 16 bits, the loss in f32 */
 static HeddleValue *
 low_network (Case *c, HeddleDtype low)
@@ -669,7 +695,7 @@ static const Entry entries[] = {
   { "norm_stats", build_norm_stats, 1, { F (300007) }, TRUE }, { "dequantize", build_dequantize, 1, { { HEDDLE_U8, heddle_shape (3, 3, 5, 7), 0, 256 } }, TRUE },
   { "dropout", build_dropout, 1, { F (3, 1009) } }, { "scaler/good", build_scaler, 3, { SCALAR (64, 64), SCALAR (2, 2), SCALAR (0, 0) }, TRUE },
   { "scaler/bad", build_scaler, 3, { SCALAR (64, 64), SCALAR (2, 2), SCALAR (1, 1) }, TRUE }, { "scaler/floor", build_scaler, 3, { SCALAR (1, 1), SCALAR (0, 0), SCALAR (1, 1) }, TRUE },
-  { "assign", build_assign, 2, { F (37), F (37) }, TRUE }, { "autocast/f16", build_low_f16, 1, { F (4, 3, 8, 8) } }, { "autocast/bf16", build_low_bf16, 1, { F (4, 3, 8, 8) } },
+  { "custom", build_custom, 1, { F (3, 5, 1009) } }, { "assign", build_assign, 2, { F (37), F (37) }, TRUE }, { "autocast/f16", build_low_f16, 1, { F (4, 3, 8, 8) } }, { "autocast/bf16", build_low_bf16, 1, { F (4, 3, 8, 8) } },
 };
 
 static void
@@ -700,6 +726,8 @@ main (int argc, char **argv)
   heddle_options_init (heddle_flags_options (), &flags);
   device = heddle_device_open ("cpu", &flags, NULL, &error);
   g_assert_no_error (error);
+  reference_custom ("swish", reference_swish);
+  reference_custom ("swish_grad", reference_swish_grad);
   for (guint i = 0; i < G_N_ELEMENTS (entries); i++)
     {
       g_autofree char *path = g_strconcat ("/ops/", entries[i].name, NULL);

@@ -17,7 +17,7 @@ cpu_simple (CpuCompiler *c, const HeddleOp *op, const char *what, StepRun run, c
   for (guint i = 0; i < op->n_out; i++)
     {
       const HeddleValue *v = op->out[i];
-      if (v->n_uses)
+      if (v->n_uses || (i == 0 && op->again))     /* a copy made for its other outputs: kernels take their sizes from the first */
         out[i] = cpu_target (c, v, heddle_dtype_is_float (v->dtype) ? HEDDLE_F32 : v->dtype, v->shape.rank == 4 ? layout : &cpu_plain);
     }
   Step *step = cpu_step_new (c->plan, op, what, run);
@@ -138,6 +138,41 @@ run_scaler_update (CpuPlan *plan, Step *step)
   *(float *) OUT (1) = tracker;
 }
 
+/* ---- operations that plugins bring ---- */
+
+static void
+run_parallel (HeddleCustomRun *run, gint64 n, void (*part) (HeddleCustomRun *run, gint64 from, gint64 to))
+{
+  const gint64 pieces = MIN (n, 16);      /* not the number of threads: the same pieces on every machine */
+#pragma omp parallel for schedule(static)
+  for (gint64 i = 0; i < pieces; i++)
+    part (run, n * i / pieces, n * (i + 1) / pieces);
+}
+
+static void
+run_custom (CpuPlan *plan, Step *step)
+{
+  const HeddleCustomAttr *a = step->op->attr;
+  HeddleTensor in[STEP_OPERANDS], out[STEP_OPERANDS];
+  for (guint i = 0; i < step->n_in; i++)
+    in[i] = (HeddleTensor) { step->in[i].dtype, step->in[i].shape, IN (i) };
+  for (guint i = 0; i < step->n_out; i++)
+    out[i] = (HeddleTensor) { step->out[i].dtype, step->out[i].shape, OUT (i) };
+  HeddleCustomRun run = { sizeof run, step->n_in, step->n_out, in, out, a->data, run_parallel };
+  a->op->cpu (&run);
+}
+
+static gboolean
+emit_custom (CpuCompiler *c, const HeddleOp *op, GError **error)
+{
+  const HeddleCustomOp *d = ((const HeddleCustomAttr *) op->attr)->op;
+  if (d->cpu)
+    cpu_simple (c, op, d->name, run_custom, &cpu_plain);
+  else
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "custom \"%s\": \"%s\" of %s has no kernel for the device cpu\nhint: its author has to bring one, or train on a device it has one for", op->name, d->name, d->plugin);
+  return d->cpu != NULL;
+}
+
 /* ---- dispatch ---- */
 
 gboolean
@@ -146,6 +181,7 @@ cpu_emit_kernel (CpuCompiler *c, const HeddleOp *op, GError **error)
   gboolean ok = TRUE;
   switch (op->info->code)
     {
+    case HEDDLE_OP_CUSTOM: ok = emit_custom (c, op, error); break;
     case HEDDLE_OP_MATMUL: cpu_simple (c, op, "gemm", run_matmul, &cpu_plain); break;
     case HEDDLE_OP_LINEAR: cpu_simple (c, op, "gemm", run_linear, &cpu_plain); break;
     case HEDDLE_OP_CONV_TRANSPOSE2D:
@@ -166,7 +202,7 @@ cpu_emit_kernel (CpuCompiler *c, const HeddleOp *op, GError **error)
     default: ok = cpu_emit_norm (c, op) || cpu_emit_pool (c, op) || cpu_emit_loss (c, op) || cpu_emit_shape (c, op) || cpu_emit_row_norm (c, op) || cpu_emit_embedding (c, op) || cpu_emit_movement (c, op)
              || cpu_emit_attention (c, op) || cpu_emit_mean_loss (c, op) || cpu_emit_upsample (c, op); break;
     }
-  if (!ok && !(error && *error))
+  if (!ok && !(error && *error))                     /* some have said why */
     g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "%s \"%s\": the cpu backend has no kernel for this operation", op->info->name, op->name);
   return ok;
 }
