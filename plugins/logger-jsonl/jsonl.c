@@ -1,5 +1,5 @@
 /* plugins/logger-jsonl/jsonl.c: every event as one JSON object on a line of its own.
- * Owns the schema below; a number that JSON cannot hold (NaN, infinity) is written as null.
+ * Owns the schema below; a number that JSON cannot hold (NaN, infinity) is written as null.  Must not know how the numbers came about.
  *
  *   event               "run_start", "epoch_start", "batch", "eval", "epoch_end", "run_end", "message"
  *   seconds             since the run began

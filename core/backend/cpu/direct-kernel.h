@@ -1,5 +1,6 @@
 /* cpu/direct-kernel.h: the inner loops of direct.c, included once for each instruction set under another NAME.
- * Vector types are lowered before function multiversioning takes effect, so that VECTOR cannot serve here. */
+ * Vector types are lowered before function multiversioning takes effect, so that VECTOR cannot serve here.
+ * Must not know plans or memory: pointers and counts in, numbers out. */
 
 /* W: (ic, kh, kw, 4) of these four output channels.  16 columns of row I from column J, four channels. */
 static inline __attribute__ ((always_inline)) void
