@@ -40,10 +40,10 @@ cp "$HEDDLE_SOURCE"/tests/installed/*-*.c src/
 readme_model >src/model-tiny.c
 check "README.md has a model" grep -q 'HEDDLE_PLUGIN ("model"' src/model-tiny.c
 for file in src/*.c; do
-  name=$(basename "$file" .c)
-  check "$name builds with pkg-config alone" $CC -shared -fPIC -Wall -Werror $(pkg-config --cflags heddle-1.0) "$file" -o plugins/$name.so $(pkg-config --libs heddle-1.0)
-  awk -v name="$name" '/^```/ { if (inside) exit; inside = $0 == "```c" && marked; next } inside { print; next } index ($0, name ".c") { marked = 1 }' "$HEDDLE_SOURCE/docs/plugins.md" >block
-  check "$name in docs/plugins.md is this file" diff block "$file"
+  plug=$(basename "$file" .c)
+  check "$plug builds with pkg-config alone" $CC -shared -fPIC -Wall -Werror $(pkg-config --cflags heddle-1.0) "$file" -o plugins/$plug.so $(pkg-config --libs heddle-1.0)
+  awk -v name="$plug" '/^```/ { if (inside) exit; inside = $0 == "```c" && marked; next } inside { print; next } index ($0, name ".c") { marked = 1 }' "$HEDDLE_SOURCE/docs/plugins.md" >block
+  check "$plug in docs/plugins.md is this file" diff block "$file"
 done
 # alone FILE: needs nothing of Heddle
 alone () { readelf -d "$1" >needed && ! grep -q 'NEEDED.*heddle' needed; }
@@ -60,9 +60,9 @@ LUA
 }
 # uses WHERE: the four examples are found, inspected and trained with
 uses () {
-  for name in dataset-stripes model-tiny optimizer-plain logger-tsv; do
-    check "$1: $name is found" "$heddle" inspect --exists $name
-    check "$1: $name is inspected" sh -c "'$heddle' inspect $name | grep -q 1.0"
+  for plug in dataset-stripes model-tiny optimizer-plain logger-tsv; do
+    check "$1: $plug is found" "$heddle" inspect --exists $plug
+    check "$1: $plug is inspected" sh -c "'$heddle' inspect $plug | grep -q 1.0"
   done
   write stripes 'length = 128' tiny plain 'h.logger "tsv" { path = "log.tsv", interval = 1 }'
   rm -f log.tsv
@@ -80,13 +80,13 @@ if [ -n "${INSTALLED-}" ]; then
   # ---- every folder of plugins/, from its own sources
   mkdir own
   for folder in "$HEDDLE_SOURCE"/plugins/*/; do
-    name=$(basename "$folder") extra=
-    case $name in dataset-idx) extra=zlib ;; logger-jsonl) extra=json-glib-1.0 ;; esac
+    plug=$(basename "$folder") extra=
+    case $plug in dataset-idx) extra=zlib ;; logger-jsonl) extra=json-glib-1.0 ;; esac
     cp -R "$folder" copy && chmod -R u+w copy
-    check "$name builds out of tree" sh -c "$CC -shared -fPIC -O1 $(pkg-config --cflags heddle-1.0 $extra) copy/*.c -o own/$name.so $(pkg-config --libs heddle-1.0 $extra)"
-    check "$name does not link libheddle" alone own/$name.so
-    HEDDLE_PLUGIN_PATH=$scratch/own "$heddle" inspect "$name" >out 2>&1
-    grep -q "$scratch/own/$name.so" out && ok "$name is found where it was built" || { sed 's/^/# /' out; not_ok "$name is found where it was built"; }
+    check "$plug builds out of tree" sh -c "$CC -shared -fPIC -O1 $(pkg-config --cflags heddle-1.0 $extra) copy/*.c -o own/$plug.so $(pkg-config --libs heddle-1.0 $extra)"
+    check "$plug does not link libheddle" alone own/$plug.so
+    HEDDLE_PLUGIN_PATH=$scratch/own "$heddle" inspect "$plug" >out 2>&1
+    grep -q "$scratch/own/$plug.so" out && ok "$plug is found where it was built" || { sed 's/^/# /' out; not_ok "$plug is found where it was built"; }
     rm -rf copy
   done
   # ---- autotools, with heddle.m4
