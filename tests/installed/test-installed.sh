@@ -42,7 +42,7 @@ check "README.md has a model" grep -q 'HEDDLE_PLUGIN ("model"' src/model-tiny.c
 for file in src/*.c; do
   plug=$(basename "$file" .c)
   check "$plug builds with pkg-config alone" $CC -shared -fPIC -Wall -Werror $(pkg-config --cflags heddle-1.0) "$file" -o plugins/$plug.so $(pkg-config --libs heddle-1.0)
-  awk -v name="$plug" '/^```/ { if (inside) exit; inside = $0 == "```c" && marked; next } inside { print; next } index ($0, name ".c") { marked = 1 }' "$HEDDLE_SOURCE/docs/plugins.md" >block
+  awk -v name="$plug" '/^```/ { if (inside) exit; inside = $0 == "```c" && marked; next } inside { print; next } $0 == "`" name ".c`" { marked = 1 }' "$HEDDLE_SOURCE/docs/plugins.md" >block
   check "$plug in docs/plugins.md is this file" diff block "$file"
 done
 # alone FILE: needs nothing of Heddle
