@@ -1,4 +1,5 @@
-/* base/options.h: the one reader of option tables (core side): defaults, setting, printing, describing. */
+/* base/options.h: the one reader of option tables (core side): defaults, setting, printing, describing.
+ * Must not know who owns a table. */
 #ifndef HEDDLE_BASE_OPTIONS_H
 #define HEDDLE_BASE_OPTIONS_H
 

@@ -1,4 +1,5 @@
-/* base/random.h: counter-based random numbers (Philox4x32-10).  A number is a pure function of (seed, stream, position). */
+/* base/random.h: counter-based random numbers (Philox4x32-10).  A number is a pure function of (seed, stream, position).
+ * Must not know what the numbers are for beyond the list of streams. */
 #ifndef HEDDLE_BASE_RANDOM_H
 #define HEDDLE_BASE_RANDOM_H
 

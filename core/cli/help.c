@@ -14,6 +14,8 @@ static const GOptionEntry entries[] = {
 static void
 roff_text (const char *text)
 {
+  if (*text == '.' || *text == '\'')
+    fputs ("\\&", stdout);              /* not a request */
   for (; *text; text++)
     if (*text == '-')
       fputs ("\\-", stdout);

@@ -1,5 +1,6 @@
 /* plugin/plugin.h: what a plugin is: the descriptor, the four kinds of interface, and the services it gets.
- * The one header a plugin needs, installed (with what it includes) as <heddle/plugin.h>; a plugin links GLib and nothing of Heddle. */
+ * The one header a plugin needs, installed (with what it includes) as <heddle/plugin.h>; a plugin links GLib and nothing of Heddle.
+ * Must not know how plugins are found or who calls them. */
 #ifndef HEDDLE_PLUGIN_PLUGIN_H
 #define HEDDLE_PLUGIN_PLUGIN_H
 

@@ -1,4 +1,5 @@
-/* tensor/tensors.h: what the core needs beyond the public views: names, printing, half conversions. */
+/* tensor/tensors.h: what the core needs beyond the public views: names, printing, half conversions.
+ * Must not know devices. */
 #ifndef HEDDLE_TENSOR_TENSORS_H
 #define HEDDLE_TENSOR_TENSORS_H
 

@@ -1,5 +1,6 @@
 /* plugins/dataset-synthetic/synthetic.c: samples of any shape and class count, made from nothing, that can be learned.
- * A sample is its class's prototype plus noise; both are functions of (seed, index) alone. */
+ * A sample is its class's prototype plus noise; both are functions of (seed, index) alone.
+ * Must not know batches, order or models. */
 #include <heddle/plugin.h>
 
 typedef struct

@@ -1,6 +1,7 @@
 /* plugins/logger-csv/csv.c: batches, evaluations and epochs as rows of a CSV file (RFC 4180).
  * Owns the columns: the fixed ones below, then one per value in the order in which names first turn up; a name that turns up
- * later (an evaluation's) widens the file, so that the header always tells the truth. */
+ * later (an evaluation's) widens the file, so that the header always tells the truth.
+ * Must not know how the numbers came about. */
 #include <heddle/plugin.h>
 
 #include <errno.h>

@@ -1,21 +1,6 @@
 /* plugins/logger-jsonl/jsonl.c: every event as one JSON object on a line of its own.
- * Owns the schema below; a number that JSON cannot hold (NaN, infinity) is written as null.
- *
- *   event               "run_start", "epoch_start", "batch", "eval", "epoch_end", "run_end", "message"
- *   seconds             since the run began
- *   epoch, epochs       from 1; planned
- *   batch, batches      from 1 inside the epoch; planned (0 = unknown)
- *   step, updates       batches trained, optimizer updates applied
- *   samples, skipped    samples trained, updates skipped
- *   samples_per_second  over the interval; absent when not measured
- *   wait_share          share of the interval spent waiting for input (batch, epoch_end), and what it is made of:
- *   wait_read             a data set's read was blocked: disk, network, sleep
- *   wait_convert          a data set's read computed: decoding, converting, augmenting
- *   wait_cpu              a reading worker had no core to run on
- *   wait_copy             the batch was on its way to the device
- *   scale               loss scale; absent without a loss scaler
- *   loss, accuracy, lr, ...   the event's values, by name
- *   text                run_start, run_end, message */
+ * Owns the schema; a number that JSON cannot hold (NaN, infinity) is written as null.  Must not know how the numbers came about.
+ * The schema, every event and field with its unit, is in docs/loggers.md. */
 #include <heddle/plugin.h>
 
 #include <errno.h>

@@ -1,5 +1,6 @@
 /* plugins/model-lenet/lenet.c: LeNet-5 with relu and max pooling: 61,706 parameters for 28x28 images and 10 classes.
- * Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998; relu and max pooling are today's usual form. */
+ * Y. LeCun et al., "Gradient-based learning applied to document recognition", 1998; relu and max pooling are today's usual form.
+ * Must not know data, losses or devices. */
 #include <heddle/plugin.h>
 
 typedef struct { gint64 classes; double dropout; } Lenet;

@@ -1,4 +1,5 @@
-/* plugins/model-mlp/mlp.c: a multi-layer perceptron: flatten, then hidden layers with an activation, then the classes. */
+/* plugins/model-mlp/mlp.c: a multi-layer perceptron: flatten, then hidden layers with an activation, then the classes.
+ * Must not know data, losses or devices. */
 #include <heddle/plugin.h>
 
 typedef struct

@@ -1,5 +1,6 @@
 /* plugins/model-resnet/resnet.c: residual networks: 20, 32, 44, 56 for 32x32 images, 18, 34, 50 for 224x224.
- * K. He et al., arXiv 1512.03385; names and initialisation as in torchvision (stride in the 3x3 convolution of a bottleneck). */
+ * K. He et al., arXiv 1512.03385; names and initialisation as in torchvision (stride in the 3x3 convolution of a bottleneck).
+ * Must not know data, losses or devices. */
 #include <heddle/plugin.h>
 
 typedef struct

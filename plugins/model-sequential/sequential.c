@@ -1,5 +1,6 @@
 /* plugins/model-sequential/sequential.c: a network described in the script as a list of layers; no C needed.
- * Owns the table of layer types; parameters are named by position, "0.weight", as in PyTorch's nn.Sequential, or by the layer's name. */
+ * Owns the table of layer types; parameters are named by position, "0.weight", as in PyTorch's nn.Sequential, or by the layer's name.
+ * Must not know data, losses or devices. */
 #include <heddle/plugin.h>
 
 typedef struct { GVariant *layers; } Sequential;

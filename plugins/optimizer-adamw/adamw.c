@@ -1,5 +1,6 @@
 /* plugins/optimizer-adamw/adamw.c: AdamW, and Adam with decoupled = false: the rules of torch.optim.AdamW and torch.optim.Adam.
- * D. Kingma and J. Ba, arXiv 1412.6980; I. Loshchilov and F. Hutter, arXiv 1711.05101; AMSGrad (S. Reddi et al., 2018) on the raw second moment. */
+ * D. Kingma and J. Ba, arXiv 1412.6980; I. Loshchilov and F. Hutter, arXiv 1711.05101; AMSGrad (S. Reddi et al., 2018) on the raw second moment.
+ * Must not know loss scales, clipping or schedules: gradients arrive ready. */
 #include <heddle/plugin.h>
 
 typedef struct

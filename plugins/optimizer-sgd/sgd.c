@@ -1,5 +1,6 @@
 /* plugins/optimizer-sgd/sgd.c: stochastic gradient descent with momentum: the rule of torch.optim.SGD.
- * The learning rate is outside the momentum buffer (Caffe's is inside). */
+ * The learning rate is outside the momentum buffer (Caffe's is inside).
+ * Must not know loss scales, clipping or schedules: gradients arrive ready. */
 #include <heddle/plugin.h>
 
 typedef struct

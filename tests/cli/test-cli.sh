@@ -84,6 +84,26 @@ LUA
 "$HEDDLE" run bad-log.lua >out 2>err
 [ $? = 0 ] && ok "a logger that fails never ends the run" || { sed 's/^/# /' err; not_ok "a logger that fails never ends the run"; }
 
+# ---- docs/loggers.md: every event, field and column that a run writes is in its tables, and every event in the table is written
+sed 's/h.loss "cross_entropy" { logits, batch.label }/h.amp { h.loss "cross_entropy" { logits, batch.label }, dtype = "f16" }/' log.lua >amp-log.lua
+rm -f run.jsonl run.csv; "$HEDDLE" run amp-log.lua >out 2>err
+cat >documented.py <<'PY'
+import json, re, sys
+page = open (sys.argv[1]).read ()
+part = {title: page.split ("## " + title)[1].split ("\n## ")[0] for title in ("jsonl", "csv")}
+names = lambda text: {n for row in re.findall (r"(?m)^\| (`[^|]*) \|", text) for n in re.findall (r"`([^`]+)`", row)}
+lines = [json.loads (l) for l in open ("run.jsonl")]
+written = {k for l in lines for k in l} | {l["event"] for l in lines}
+undocumented = written - names (part["jsonl"]) - {"."}
+columns = set (open ("run.csv").readline ().strip ().split (","))
+undocumented |= columns - names (part["csv"]) - names (part["jsonl"])
+always = {m[0] for m in re.findall (r"(?m)^\| `(\w+)` \| \w+ \| [^|]* \| (all) \|", part["jsonl"])}
+missing = {k for k in always for l in lines if k not in l} | ({"scale", "lr", "wait_share", "text"} - written) | (set () if len (always) >= 10 else {"a table"})
+print ("undocumented:", undocumented, "documented but not written:", missing)
+sys.exit (bool (undocumented or missing))
+PY
+check "docs/loggers.md names what the loggers write" python3 documented.py "$HEDDLE_SOURCE/docs/loggers.md"
+
 # ---- stopping
 sed 's/epochs = 2/epochs = 100000/; s/interval = 2 }, h.logger "jsonl".*$/interval = 100000 } } }/' log.lua >long.lua
 "$HEDDLE" run long.lua >out 2>err &

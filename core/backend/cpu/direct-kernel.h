@@ -1,6 +1,7 @@
 /* cpu/direct-kernel.h: the inner loops of direct.c, included once for each instruction set: NAME (f) tells them apart, W is the number of lanes.
  * Vector types are lowered before function multiversioning takes effect, so that VECTOR cannot serve here.  Accumulators have names of their own, by
- * macros, because an array of them would live in memory. */
+ * macros, because an array of them would live in memory.
+ * Must not know plans or memory: pointers and counts in, numbers out. */
 
 typedef float NAME (V) __attribute__ ((vector_size (W * 4), aligned (4)));
 typedef gint32 NAME (I) __attribute__ ((vector_size (W * 4), aligned (4)));

@@ -1,5 +1,6 @@
 /* cpu/norm-kernel.h: the loops of norm.c over the pixels of one image and one block of W channels, included once for each instruction set: NAME (f) tells them
- * apart.  A vector is one pixel's channels.  Sums are kept in four vectors, so that additions need not wait for each other. */
+ * apart.  A vector is one pixel's channels.  Sums are kept in four vectors, so that additions need not wait for each other.
+ * Must not know plans or memory: pointers and counts in, numbers out. */
 
 typedef float NAME (V) __attribute__ ((vector_size (W * 4), aligned (4)));
 typedef gint32 NAME (I) __attribute__ ((vector_size (W * 4), aligned (4)));
