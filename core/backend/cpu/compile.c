@@ -45,6 +45,13 @@ cpu_step_new (CpuPlan *plan, const HeddleOp *op, const char *what, StepRun run)
   return step;
 }
 
+void
+cpu_may_share (CpuPlan *plan, const Operand *in, const Operand *out)
+{
+  if (in->where == IN_ARENA && out->where == IN_ARENA && in->buffer != out->buffer)
+    g_array_append_val (plan->sharing, ((Sharing) { plan->steps->len - 1, in->buffer, out->buffer }));
+}
+
 gpointer
 cpu_pointer (CpuPlan *plan, const Operand *o)
 {
@@ -320,6 +327,34 @@ name_peak (CpuPlan *plan)
     }
 }
 
+static guint
+root_of (const guint *same_as, guint buffer)
+{
+  while (same_as[buffer] != buffer)
+    buffer = same_as[buffer];
+  return buffer;
+}
+
+/* Results that take over the memory of what they are made from: SAME_AS[buffer] leads to the buffer whose place it gets, whose lifetime grows. */
+static void
+share_memory (const CpuPlan *plan, HeddleLifetime *lives, gsize *sizes, guint *same_as)
+{
+  for (guint i = 0; i < plan->buffers->len; i++)
+    same_as[i] = i;
+  for (guint i = 0; plan->device->flags.fusion && i < plan->sharing->len; i++)
+    {
+      const Sharing *s = &g_array_index (plan->sharing, Sharing, i);
+      guint root = root_of (same_as, s->in);
+      gboolean ends = lives[root].last == (gint) s->step, begins = lives[s->out].first == (gint) s->step && same_as[s->out] == s->out;
+      if (ends && begins && root != s->out && sizes[s->out] <= sizes[root])
+        {
+          same_as[s->out] = root;
+          lives[root].last = lives[s->out].last;
+          sizes[s->out] = 0;
+        }
+    }
+}
+
 /* Plans of one device take turns, so the largest need is enough for all. */
 static gboolean
 grow_arena (CpuPlan *plan, GError **error)
@@ -349,6 +384,7 @@ make_arena (CpuPlan *plan, GError **error)
   guint n = plan->buffers->len;
   g_autofree gsize *sizes = g_new (gsize, n + 1), *offsets = g_new0 (gsize, n + 1);
   g_autofree HeddleLifetime *lives = g_new (HeddleLifetime, n + 1);
+  g_autofree guint *same_as = g_new (guint, n + 1);
   for (guint i = 0; i < plan->steps->len; i++)
     {
       const Step *step = plan->steps->pdata[i];
@@ -367,9 +403,14 @@ make_arena (CpuPlan *plan, GError **error)
       sizes[i] = b->bytes;
       lives[i] = (HeddleLifetime) { b->first, b->last };
     }
+  share_memory (plan, lives, sizes, same_as);
   plan->arena_bytes = heddle_memory_plan (sizes, lives, n, ARENA_ALIGN, offsets);
   for (guint i = 0; i < n; i++)
-    g_array_index (plan->buffers, Buffer, i).offset = offsets[i];
+    {
+      Buffer *b = &g_array_index (plan->buffers, Buffer, i);
+      b->offset = offsets[root_of (same_as, i)];
+      b->first += same_as[i] != i && b->first < b->last;      /* during that step the place still counts for what it takes over */
+    }
   gboolean ok = grow_arena (plan, error);
   name_peak (plan);
   return ok;
@@ -448,6 +489,7 @@ plan_free (HeddlePlan *base)
   g_free (plan->described);
   g_ptr_array_unref (plan->steps);
   g_array_unref (plan->buffers);
+  g_array_unref (plan->sharing);
   g_clear_pointer (&plan->owners, g_array_unref);
   g_array_unref (plan->constants);
   g_ptr_array_unref (plan->layouts);
@@ -469,6 +511,7 @@ cpu_compile (HeddleDevice *device, HeddleProgram *program, GError **error)
   plan->program = program;
   plan->steps = g_ptr_array_new_with_free_func (step_free);
   plan->buffers = g_array_new (FALSE, FALSE, sizeof (Buffer));
+  plan->sharing = g_array_new (FALSE, FALSE, sizeof (Sharing));
   plan->constants = g_array_new (FALSE, FALSE, sizeof (float));
   plan->layouts = g_ptr_array_new_with_free_func (g_free);
   plan->profile = plan->timed = g_getenv ("HEDDLE_CPU_PROFILE") != NULL;

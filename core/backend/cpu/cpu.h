@@ -51,6 +51,8 @@ typedef struct
 } Operand;
 
 typedef struct { gsize bytes, offset; gint first, last; } Buffer;
+/* Step STEP may write buffer OUT over buffer IN, if it is the last to read that. */
+typedef struct { guint step, in, out; } Sharing;
 typedef struct { const HeddleValue *value; char *form; } Owner;   /* of a buffer: NULL for scratch; FORM "" as it was made */
 
 typedef struct _CpuPlan CpuPlan;
@@ -80,6 +82,7 @@ struct _CpuPlan
   HeddleProgram *program;
   GPtrArray     *steps;          /* Step *, owned */
   GArray        *buffers;        /* Buffer */
+  GArray        *sharing;        /* Sharing, in the order of steps */
   GArray        *owners;         /* Owner, one per buffer */
   GArray        *constants;      /* float */
   GPtrArray     *layouts;        /* Layout *, owned: of this plan's values */
@@ -111,6 +114,8 @@ gboolean cpu_dnnl_check   (dnnl_status_t status, const char *call, const HeddleO
 guint    cpu_buffer_new   (CpuPlan *plan, gsize bytes);
 Operand  cpu_temp         (CpuPlan *plan, HeddleDtype dtype, const HeddleShape *shape, const Layout *layout);
 Step    *cpu_step_new     (CpuPlan *plan, const HeddleOp *op, const char *what, StepRun run);
+/* The newest step reads each element of IN before it writes the same one of OUT, and never again: they may be one place in the arena. */
+void     cpu_may_share    (CpuPlan *plan, const Operand *in, const Operand *out);
 gpointer cpu_pointer      (CpuPlan *plan, const Operand *operand);
 /* A step found data that it cannot work with: the run ends after it with this error.  From the thread that runs the plan. */
 void     cpu_fault        (CpuPlan *plan, const Step *step, const char *format, ...) G_GNUC_PRINTF (3, 4);

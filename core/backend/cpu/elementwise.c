@@ -472,6 +472,37 @@ demand (const HeddleProgram *p, guint from, guint to)
   return n;
 }
 
+/* The last instruction that reads register R, or -1; G_MAXINT when the loop writes it. */
+static gint
+last_read (const Loop *l, guint r)
+{
+  gint last = -1;
+  for (guint i = 0; i < l->code->len; i++)
+    {
+      const Instruction *in = &g_array_index (l->code, Instruction, i);
+      for (guint j = 0; j < in->n_args; j++)
+        if (!in->arg[j].scalar && in->arg[j].index == r)
+          last = MAX (last, (gint) i);
+      if (in->action == DO_KERNEL && in->dst == r)
+        last = G_MAXINT;
+    }
+  return last;
+}
+
+/* A result may take the place of an input that is not read any more once it is written. */
+static void
+offer_sharing (CpuPlan *plan, const Loop *l)
+{
+  for (guint i = 0; i < l->code->len; i++)
+    {
+      const Instruction *in = &g_array_index (l->code, Instruction, i);
+      gint to = in->action == DO_KERNEL ? l->memory[in->dst] : -1;
+      for (guint r = 0; to >= 0 && r < l->n_registers; r++)
+        if (l->memory[r] >= 0 && last_read (l, r) <= (gint) i)
+          cpu_may_share (plan, l->operands->pdata[l->memory[r]], l->operands->pdata[to]);
+    }
+}
+
 static void
 emit_loop (CpuCompiler *c, guint from, guint to)
 {
@@ -502,6 +533,7 @@ emit_loop (CpuCompiler *c, guint from, guint to)
       step->more = l->operands;
       step->data = l;
       step->data_free = loop_free;
+      offer_sharing (c->plan, l);
     }
   else
     loop_free (l);

@@ -457,6 +457,8 @@ emit_backward (CpuCompiler *c, const HeddleOp *op)
   memcpy (step->out, out, sizeof out);
   step->n_in = 7;
   step->n_out = 4;
+  if (!pooled && out[3].where == IN_NONE)
+    cpu_may_share (c->plan, &in[0], &out[0]);
   for (guint i = 0; i < 3; i++)
     if (out[i].where)
       cpu_made_as (c, op->out[i], out[i]);
