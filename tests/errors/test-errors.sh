@@ -129,6 +129,35 @@ done
 usual; data='h.dataset "idx" { root = "nowhere" }'; write; expect idx-absent 1 check s.lua
 usual; data='h.dataset "cifar" { root = "cifar" }'; write; expect cifar-truncated 1 check s.lua
 usual; data='h.dataset "idx" { root = "good" }'; write; check "the same files unharmed are read" "$HEDDLE" check s.lua --steps 1
+# ---- text and arrays
+printf 'caf\351 au lait, and some more of it' >latin1.txt; : >empty.txt; echo short >short.txt
+python3 - <<'PY'
+def npy (name, descr, shape, data, fortran=False, version=1):
+    text = repr ({ 'descr': descr, 'fortran_order': fortran, 'shape': shape }).encode ()
+    text += b' ' * (117 - len (text)) + b'\n'
+    open (name, 'wb').write (b'\x93NUMPY' + bytes ((version, 0, len (text), 0)) + text + data)
+npy ('x.npy', '<f4', (4, 2), bytes (32))
+npy ('short.npy', '<f4', (4, 2), bytes (31))
+npy ('fortran.npy', '<f4', (4, 2), bytes (32), True)
+npy ('big.npy', '>f4', (4, 2), bytes (32))
+npy ('complex.npy', '<c8', (4, 2), bytes (64))
+npy ('version.npy', '<f4', (4, 2), bytes (32), version=9)
+npy ('three.npy', '<i8', (3,), bytes (24))
+npy ('labels.npy', '<i8', (4,), bytes (8) + b'\7' + bytes (23))
+open ('zip.npy', 'wb').write (b'PK\3\4 an archive')
+PY
+for kind in latin1 empty short absent; do
+  usual; data="h.dataset \"text\" { file = \"$kind.txt\" }"; write; expect text-$kind 1 check s.lua --steps 1
+done
+for kind in short fortran big complex version zip absent; do
+  usual; data="h.dataset \"npy\" { fields = { image = \"$kind.npy\" } }"; write; expect npy-$kind 1 check s.lua --steps 1
+done
+usual; data='h.dataset "npy" { fields = { image = "x.npy", label = { file = "three.npy", classes = 2 } } }'; write; expect npy-lengths 1 check s.lua --steps 1
+usual; data='h.dataset "npy" { fields = { image = "x.npy", label = { file = "labels.npy", classes = 2 } } }'; prefetch='h.prefetch { data, batch_size = 4, num_workers = 0 }'; write
+expect npy-label 1 check s.lua --steps 1
+usual; data='h.dataset "npy" { fields = { image = "x.npy", label = { file = "labels.npy", clases = 2 } } }'; write; expect npy-option 1 check s.lua --steps 1
+usual; data='h.dataset "npy" { fields = { image = "x.npy", label = { file = "labels.npy", classes = 8 } } }'; prefetch='h.prefetch { data, batch_size = 4, num_workers = 0 }'; write
+check "arrays unharmed are read" "$HEDDLE" check s.lua --steps 1
 # ---- the command line
 expect verb-unknown 2 rnu
 expect verb-option 2 run --frobnicate s.lua
