@@ -110,7 +110,11 @@ typedef struct _HeddleBuilder HeddleBuilder;
   X (BCE_WITH_LOGITS, 170, bce_with_logits)        /* (x, target[, weight of positives, a scalar or one per index of the last axis]) */ \
   X (L1, 171, l1)                      /* (x, target) */ \
   X (SMOOTH_L1, 172, smooth_l1)        /* (x, target): HeddleSmoothL1Attr */ \
-  X (KL_DIV, 173, kl_div)              /* (log probabilities, target): HeddleKlDivAttr */
+  X (KL_DIV, 173, kl_div)              /* (log probabilities, target): HeddleKlDivAttr */ \
+  /* reductions over the parameters of a group, for optimizers; (n) is flat like the group, P the number of its parameters */ \
+  X (PARAM_SUM, 190, param_sum)        /* (x (n), param): HeddleParamSumAttr; (P) sum of the elements of each parameter's window; PARAM is the group's \
+                                          flat variable, of which only the windows count; gaps between windows are not read */ \
+  X (PARAM_SPREAD, 191, param_spread)  /* (v (P), param): (n) v[p] in all of parameter p's window, 0 in the gaps */
 
 typedef enum
 {
@@ -162,6 +166,7 @@ typedef struct { gint32 log_target, batch_mean; } HeddleKlDivAttr;   /* batch_me
 typedef struct { double eps, momentum; gint32 training; } HeddleBatchNormAttr;   /* running = (1 - momentum) running + momentum batch */
 typedef struct { double label_smoothing; gint64 ignore_index; } HeddleCrossEntropyAttr;   /* ignore_index: -100 by default of the loss stage */
 typedef struct { gint64 k; } HeddleTopKAttr;
+typedef struct { gint32 squares; } HeddleParamSumAttr;          /* 1: sums the squares of the elements */
 typedef struct { double growth_factor, backoff_factor, growth_interval, min_scale; } HeddleScalerAttr;
 typedef struct { double eps; gint32 axes; } HeddleLayerNormAttr;       /* how many last axes make a row; 0 = 1.  Scale and shift have their shape */
 typedef struct { double eps; gint64 groups; } HeddleGroupNormAttr;     /* groups >= 1 divides the channels */
