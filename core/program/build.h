@@ -830,6 +830,20 @@ heddle_rms_norm_layer (HeddleBuilder *b, const char *name, HeddleValue *x, const
 }
 #define heddle_rms_norm(b, name, x, ...) heddle_rms_norm_layer ((b), (name), (x), &(HeddleLayerNormLayer) { __VA_ARGS__ })
 
+/* Multi-head self-attention after its projection: qkv (B, T, 3 W) holds queries, keys, values, each of HEADS heads of W / HEADS -> (B, T, W). */
+static inline HeddleValue *
+heddle_self_attention (HeddleBuilder *b, HeddleValue *qkv, gint64 heads, gboolean causal)
+{
+  HeddleShape s = heddle_shape_of (b, qkv);
+  gint64 width = s.size[2] / 3;
+  HeddleValue *part[3];
+  if (qkv && (s.rank != 3 || heads < 1 || s.size[2] != 3 * width || width % heads))
+    heddle_fail (b, "self attention: %" G_GINT64_FORMAT " heads do not divide a projection (B, T, 3 W) with 3 W = %" G_GINT64_FORMAT, heads, s.size[2]);
+  for (gint i = 0; i < 3; i++)
+    part[i] = heddle_permute (b, heddle_reshape (b, heddle_slice (b, qkv, -1, i * width, (i + 1) * width), heddle_shape (s.size[0], s.size[1], heads, width / MAX (heads, 1))), 0, 2, 1, 3);
+  return heddle_reshape (b, heddle_permute (b, heddle_scaled_dot_product_attention (b, part[0], part[1], part[2], causal, 0), 0, 2, 1, 3), heddle_shape (s.size[0], s.size[1], width));
+}
+
 typedef struct
 {
   gint64     groups;              /* required; divides the channels */
