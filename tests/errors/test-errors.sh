@@ -88,6 +88,23 @@ usual; train='h.train { step, eval = { data = h.dataset "synthetic" { shape = { 
 usual; train='h.train { step, eval = { accuracy = h.metric "accuracy" { logits, batch.label } } }'; write; expect eval-no-data 1 check s.lua
 usual; prefetch='h.prefetch { data, batch_size = 100, drop_last = true }'; write; expect data-smaller-than-batch 1 check s.lua
 usual; prefetch='h.prefetch { data, batch_size = 9 }'; model='h.model "sequential" { batch.image, layers = { { type = "global_avg_pool" }, { type = "batch_norm" }, { type = "linear", features = 4 } } }'; write; expect batch-of-one 1 check s.lua
+printf 'some text that is long enough for a window' >some.txt
+usual; data='h.dataset "text" { file = "some.txt", window = 8 }'; prefetch='h.prefetch { data, batch_size = 4, num_workers = 0 }'
+model='h.model "gpt" { batch.tokens, classes = batch.targets.classes, layers = 1, heads = 2, width = 8, context = 8 }'; loss='h.loss "cross_entropy" { logits, batch.targets }'
+write; check "logits (B, T, classes) with targets (B, T)" "$HEDDLE" check s.lua --steps 1
+model='h.model "gpt" { batch.tokens, classes = 99, layers = 1, heads = 2, width = 8, context = 8 }'; write; expect contract-vocabulary 1 check s.lua
+model='h.model "gpt" { batch.tokens, classes = batch.targets.classes, layers = 1, heads = 2, width = 8, context = 7 }'; write; expect contract-context 1 check s.lua
+model='h.model "mlp" { batch.tokens, classes = batch.targets.classes }'; write; expect contract-tokens-mlp 1 check s.lua
+data='h.dataset "synthetic" { length = 64, shape = { 8 }, classes = 4, dtype = "u8" }'; model='h.model "gpt" { batch.image, classes = 4, layers = 1, heads = 2, width = 8, context = 8 }'; loss='h.loss "cross_entropy" { logits, batch.label }'
+write; expect contract-tokens-image 1 check s.lua
+data='h.dataset "npy" { fields = { tokens = { file = "tokens.npy", classes = 4 }, label = { file = "one-each.npy", classes = 4 } } }'
+model='h.model "gpt" { batch.tokens, classes = 4, layers = 1, heads = 2, width = 8, context = 8 }'
+python3 - <<'PY2'
+for name, shape in (('tokens', (4, 8)), ('one-each', (4,))):
+    text = repr ({ 'descr': '|u1', 'fortran_order': False, 'shape': shape }).encode ().ljust (117) + b'\n'
+    open (name + '.npy', 'wb').write (b'\x93NUMPY\1\0' + bytes ((len (text), 0)) + text + bytes (shape[0] * (shape[1] if len (shape) > 1 else 1)))
+PY2
+write; expect contract-rows 1 check s.lua
 # ---- devices and runs
 usual; train='h.train { step, device = "cuda:1" }'; write; expect device-cuda 3 run s.lua
 usual; train='h.train { step, device = "gpu" }'; write; expect device-unknown 3 run s.lua
