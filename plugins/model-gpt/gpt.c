@@ -1,4 +1,4 @@
-/* plugins/model-gpt/gpt.c: a decoder-only transformer: GPT-2's layers, parameter names and initialisation; the output layer shares wte's table.
+/* plugins/model-gpt/gpt.c: a decoder-only transformer: GPT-2's layers, parameter names and initialisation; the output layer shares wte's table.  Must not know where tokens come from or how the network is trained.
  * A. Radford et al., "Language models are unsupervised multitask learners", 2019.  Weights are (out, in), as in PyTorch's Linear: those of a GPT-2
  * checkpoint (Conv1D) are the transposed ones.  Dropout: after the embeddings and on both branches of a block, not on attention's probabilities. */
 #include <heddle/plugin.h>

@@ -1,4 +1,4 @@
-/* plugins/model-mobilenet/mobilenet.c: MobileNet-v2: inverted residuals with depthwise convolutions, for 224x224 and for 32x32 images.
+/* plugins/model-mobilenet/mobilenet.c: MobileNet-v2: inverted residuals with depthwise convolutions, for 224x224 and for 32x32 images.  Must not know how it is trained.
  * M. Sandler et al., arXiv 1801.04381; names and initialisation as in torchvision's mobilenet_v2. */
 #include <heddle/plugin.h>
 

@@ -1,4 +1,4 @@
-/* plugins/model-vit/vit.c: vision transformers: images cut into patches, encoder blocks, one linear layer on the class token or on the mean.
+/* plugins/model-vit/vit.c: vision transformers: images cut into patches, encoder blocks, one linear layer on the class token or on the mean.  Must not know where images come from or how the network is trained.
  * A. Dosovitskiy et al., arXiv 2010.11929; names, initialisation and eps as in torchvision's vit_b_16.  Dropout: after the position embedding, on
  * both branches and inside the MLP, not on attention's probabilities. */
 #include <heddle/plugin.h>

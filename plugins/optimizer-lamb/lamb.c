@@ -1,4 +1,4 @@
-/* plugins/optimizer-lamb/lamb.c: LAMB: Adam's direction, scaled for each parameter to the length of that parameter, for large batches.
+/* plugins/optimizer-lamb/lamb.c: LAMB: Adam's direction, scaled for each parameter to the length of that parameter, for large batches.  Must not know models.
  * Y. You et al., arXiv 1904.00962, algorithm 2, with phi the identity; a parameter or a direction of length 0 is not scaled. */
 #include <heddle/plugin.h>
 

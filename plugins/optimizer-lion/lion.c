@@ -1,4 +1,4 @@
-/* plugins/optimizer-lion/lion.c: Lion: the sign of an interpolated momentum, with decoupled weight decay.
+/* plugins/optimizer-lion/lion.c: Lion: the sign of an interpolated momentum, with decoupled weight decay.  Must not know models.
  * X. Chen et al., "Symbolic discovery of optimization algorithms", arXiv 2302.06675, algorithm 2. */
 #include <heddle/plugin.h>
 

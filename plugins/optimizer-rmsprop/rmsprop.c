@@ -1,4 +1,4 @@
-/* plugins/optimizer-rmsprop/rmsprop.c: RMSprop with weight decay, momentum and the centered variant: the rule of torch.optim.RMSprop.
+/* plugins/optimizer-rmsprop/rmsprop.c: RMSprop with weight decay, momentum and the centered variant: the rule of torch.optim.RMSprop.  Must not know models.
  * G. Hinton, "Neural networks for machine learning", lecture 6; centered: A. Graves, arXiv 1308.0850. */
 #include <heddle/plugin.h>
 
