@@ -123,11 +123,43 @@ heddle_slot (HeddleUpdate *u, HeddleBuilder *b, const char *name, double initial
   return u->slot (u, b, name, initial);
 }
 
+/* ---- what a rule may do beyond single elements: one number per parameter ----
+ * All parameters of a group lie in ONE flat tensor (n), with small gaps between them; these three go from (n) to one number for each of the group's P
+ * parameters and back, still as one operation per group.  What lies in the gaps never counts.  LAMB's trust ratio, all of it:
+ *   HeddleValue *ratio = heddle_div (b, heddle_param_norm (u, b, u->param), heddle_param_norm (u, b, step));     (P)
+ *   step = heddle_mul (b, step, heddle_param_spread (u, b, ratio));                                              (n) */
+
+/* x (n) -> (P): the sum of X over each parameter */
+static inline HeddleValue *
+heddle_param_sum (HeddleUpdate *u, HeddleBuilder *b, HeddleValue *x)
+{
+  HeddleParamSumAttr attr = { 0 };
+  HeddleValue *in[] = { x, u->param };
+  return heddle_emit (b, HEDDLE_OP_PARAM_SUM, NULL, in, 2, &attr, sizeof attr);
+}
+
+/* x (n) -> (P): the Euclidean norm of X over each parameter */
+static inline HeddleValue *
+heddle_param_norm (HeddleUpdate *u, HeddleBuilder *b, HeddleValue *x)
+{
+  HeddleParamSumAttr attr = { .squares = 1 };
+  HeddleValue *in[] = { x, u->param };
+  return heddle_sqrt (b, heddle_emit (b, HEDDLE_OP_PARAM_SUM, NULL, in, 2, &attr, sizeof attr));
+}
+
+/* v (P) -> (n): each parameter's number in all its elements */
+static inline HeddleValue *
+heddle_param_spread (HeddleUpdate *u, HeddleBuilder *b, HeddleValue *v)
+{
+  HeddleValue *in[] = { v, u->param };
+  return heddle_emit (b, HEDDLE_OP_PARAM_SPREAD, NULL, in, 2, NULL, 0);
+}
+
 /* An optimizer has a FLOAT option "lr" flagged RUNTIME: the learning rate that schedules scale. */
 typedef struct
 {
   guint32    size;
-  /* [main] Emits the rule with elementwise operations and heddle_assign () to u->param and the slots; the core makes it one loop or one kernel per group,
+  /* [main] Emits the rule with elementwise operations, the sums over parameters above, and heddle_assign () to u->param and the slots; the core makes it one loop or one kernel per group,
    * conditional on the loss scaler's verdict. */
   gboolean (*update) (gpointer self, HeddleBuilder *b, HeddleUpdate *u, GError **error);
   gboolean (*check)  (gpointer self, GError **error);                   /* [main] optional, as for models */

@@ -110,7 +110,11 @@ typedef struct _HeddleBuilder HeddleBuilder;
   X (BCE_WITH_LOGITS, 170, bce_with_logits)        /* (x, target[, weight of positives, a scalar or one per index of the last axis]) */ \
   X (L1, 171, l1)                      /* (x, target) */ \
   X (SMOOTH_L1, 172, smooth_l1)        /* (x, target): HeddleSmoothL1Attr */ \
-  X (KL_DIV, 173, kl_div)              /* (log probabilities, target): HeddleKlDivAttr */
+  X (KL_DIV, 173, kl_div)              /* (log probabilities, target): HeddleKlDivAttr */ \
+  /* reductions over the parameters of a group, for optimizers; (n) is flat like the group, P the number of its parameters */ \
+  X (PARAM_SUM, 190, param_sum)        /* (x (n), param): HeddleParamSumAttr; (P) sum of the elements of each parameter's window; PARAM is the group's \
+                                          flat variable, of which only the windows count; gaps between windows are not read */ \
+  X (PARAM_SPREAD, 191, param_spread)  /* (v (P), param): (n) v[p] in all of parameter p's window, 0 in the gaps */
 
 typedef enum
 {
@@ -162,6 +166,7 @@ typedef struct { gint32 log_target, batch_mean; } HeddleKlDivAttr;   /* batch_me
 typedef struct { double eps, momentum; gint32 training; } HeddleBatchNormAttr;   /* running = (1 - momentum) running + momentum batch */
 typedef struct { double label_smoothing; gint64 ignore_index; } HeddleCrossEntropyAttr;   /* ignore_index: -100 by default of the loss stage */
 typedef struct { gint64 k; } HeddleTopKAttr;
+typedef struct { gint32 squares; } HeddleParamSumAttr;          /* 1: sums the squares of the elements */
 typedef struct { double growth_factor, backoff_factor, growth_interval, min_scale; } HeddleScalerAttr;
 typedef struct { double eps; gint32 axes; } HeddleLayerNormAttr;       /* how many last axes make a row; 0 = 1.  Scale and shift have their shape */
 typedef struct { double eps; gint64 groups; } HeddleGroupNormAttr;     /* groups >= 1 divides the channels */
@@ -824,6 +829,20 @@ heddle_rms_norm_layer (HeddleBuilder *b, const char *name, HeddleValue *x, const
   return heddle_emit (b, HEDDLE_OP_RMS_NORM, name, inputs, 2, &attr, sizeof attr);
 }
 #define heddle_rms_norm(b, name, x, ...) heddle_rms_norm_layer ((b), (name), (x), &(HeddleLayerNormLayer) { __VA_ARGS__ })
+
+/* Multi-head self-attention after its projection: qkv (B, T, 3 W) holds queries, keys, values, each of HEADS heads of W / HEADS -> (B, T, W). */
+static inline HeddleValue *
+heddle_self_attention (HeddleBuilder *b, HeddleValue *qkv, gint64 heads, gboolean causal)
+{
+  HeddleShape s = heddle_shape_of (b, qkv);
+  gint64 width = s.size[2] / 3;
+  HeddleValue *part[3];
+  if (qkv && (s.rank != 3 || heads < 1 || s.size[2] != 3 * width || width % heads))
+    heddle_fail (b, "self attention: %" G_GINT64_FORMAT " heads do not divide a projection (B, T, 3 W) with 3 W = %" G_GINT64_FORMAT, heads, s.size[2]);
+  for (gint i = 0; i < 3; i++)
+    part[i] = heddle_permute (b, heddle_reshape (b, heddle_slice (b, qkv, -1, i * width, (i + 1) * width), heddle_shape (s.size[0], s.size[1], heads, width / MAX (heads, 1))), 0, 2, 1, 3);
+  return heddle_reshape (b, heddle_permute (b, heddle_scaled_dot_product_attention (b, part[0], part[1], part[2], causal, 0), 0, 2, 1, 3), heddle_shape (s.size[0], s.size[1], width));
+}
 
 typedef struct
 {

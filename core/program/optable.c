@@ -115,6 +115,8 @@ static const HeddleOpInfo table[] = {
   ROW (SMOOTH_L1, "smooth_l1", 2, 2, 2, A (HeddleSmoothL1Attr), F32, R, smooth_l1, G (smooth_l1), P (smooth_l1),
        "mean of d^2 / (2 beta) where d = |x - target| < beta, else d - beta / 2: arXiv 1504.08083"),
   ROW (KL_DIV, "kl_div", 2, 2, 2, A (HeddleKlDivAttr), F32, R, kl_div, G (kl_div), P (kl_div), "sum of t (log t - x), or e^t (t - x) for logarithms, over elements or samples"),
+  ROW (PARAM_SUM, "param_sum", 2, 2, 1, A (HeddleParamSumAttr), KEEP, R, param_sum, NULL, P (param_sum), "(x, param): sum of x, or of x^2, over each parameter of the group"),
+  ROW (PARAM_SPREAD, "param_spread", 2, 2, 1, 0, KEEP, 0, param_spread, NULL, NULL, "(v, param): v[p] repeated over parameter p of the group; 0 between parameters"),
 };
 
 const HeddleOpInfo *

@@ -16,6 +16,8 @@ RULE (matmul) { g_string_append_printf (text, "%s%s", ATTR (HeddleMatmulAttr)->t
 RULE (axis) { g_string_append_printf (text, " axis=%d", ATTR (HeddleAxisAttr)->axis); }
 RULE (top_k) { g_string_append_printf (text, " k=%d", (int) ATTR (HeddleTopKAttr)->k); }
 
+RULE (param_sum) { g_string_append (text, ATTR (HeddleParamSumAttr)->squares ? " squares" : ""); }
+
 RULE (shape)
 {
   g_autofree char *shape = heddle_shape_print (&ATTR (HeddleShapeAttr)->shape);

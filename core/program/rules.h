@@ -12,7 +12,7 @@ typedef HeddleValue *const *HeddleGradients;
   X (unary) X (float_unary) X (binary) X (select) X (cast) X (dequantize) X (dropout) X (pair) X (reshape) X (broadcast) X (reduce) X (norm_stats) \
   X (matmul) X (linear) X (linear_grad_input) X (linear_grad_weight) X (conv2d) X (conv2d_grad_input) X (conv2d_grad_weight) \
   X (pool) X (pool_grad) X (batch_norm) X (batch_norm_grad) X (axis) X (axis_grad) X (cross_entropy) X (cross_entropy_grad) X (mse) X (top_k) \
-  X (assign) X (scaler_update) \
+  X (assign) X (scaler_update) X (param_sum) X (param_spread) \
   X (layer_norm) X (layer_norm_grad) X (group_norm) X (group_norm_grad) X (embedding) X (embedding_grad) X (permute) X (concat) X (slice) X (slice_grad) X (pad) \
   X (attention) X (attention_grad) \
   X (leaky_relu) X (clamp) X (conv_transpose2d) X (upsample) X (upsample_grad) X (bce_with_logits) X (smooth_l1) X (kl_div) X (custom)
@@ -34,7 +34,7 @@ HEDDLE_GRADIENT_RULES (X)
 
 #define HEDDLE_PRINT_RULES(X) \
   X (gelu) X (cast) X (dropout) X (shape) X (reduce) X (matmul) X (conv) X (pool) X (batch_norm) X (axis) X (cross_entropy) X (top_k) \
-  X (slope) X (clamp) X (conv_transpose) X (upsample) X (smooth_l1) X (kl_div) \
+  X (slope) X (clamp) X (conv_transpose) X (upsample) X (smooth_l1) X (kl_div) X (param_sum) \
   X (layer_norm) X (group_norm) X (permute) X (slice) X (pad) X (attention) X (custom)
 
 #define X(rule) void heddle_print_rule_##rule (const HeddleOp *op, GString *text);

@@ -532,3 +532,35 @@ RULE (kl_div)
 {
   return heddle_shape_rule_mse (op, error) && (!ATTR (HeddleKlDivAttr)->batch_mean || expect (op->in[0]->shape.rank > 0, op, 0, "samples (N, ...)", error));
 }
+
+/* ---- over the parameters of a group ---- */
+
+/* The group whose flat parameters input 2 is, or NULL with an error. */
+static const HeddleGroup *
+group_of (const HeddleOp *op, GError **error)
+{
+  const HeddleVariable *v = op->in[1]->kind == HEDDLE_VALUE_VARIABLE ? op->in[1]->variable : NULL;
+  gboolean flat = v && v->group && v == v->group->param;
+  if (!flat)
+    expect (FALSE, op, 1, "the parameters of a group (HeddleUpdate.param)", error);
+  return flat ? v->group : NULL;
+}
+
+RULE (param_sum)
+{
+  const HeddleGroup *group = group_of (op, error);
+  gboolean ok = group && expect (op->in[0]->dtype == HEDDLE_F32 && heddle_shape_equal (&op->in[0]->shape, &op->in[1]->shape), op, 0, "a tensor as long as the group, f32", error);
+  if (ok)
+    set (op, 0, HEDDLE_F32, heddle_shape ((gint64) group->params->len));
+  return ok;
+}
+
+RULE (param_spread)
+{
+  const HeddleGroup *group = group_of (op, error);
+  const HeddleShape *v = &op->in[0]->shape;
+  gboolean ok = group && expect (op->in[0]->dtype == HEDDLE_F32 && v->rank == 1 && v->size[0] == (gint64) group->params->len, op, 0, "one f32 number per parameter of the group", error);
+  if (ok)
+    set (op, 0, HEDDLE_F32, op->in[1]->shape);
+  return ok;
+}

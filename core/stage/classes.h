@@ -12,7 +12,9 @@ extern const HeddleStageClass heddle_stage_dataset, heddle_stage_prefetch, heddl
 HeddlePort *heddle_port_add (GArray *out, HeddlePortKind kind, const char *name);
 /* FALSE with the builder's first error, if it has one. */
 gboolean heddle_emit_ok (HeddleEmit *emit, GError **error);
-/* Logits (N, K) and labels (N) with K classes, or an error that names both. */
+/* Logits (N, ..., K) and labels (N, ...) with K classes, or an error that names both. */
 gboolean heddle_check_classes (const HeddlePort *logits, const HeddlePort *labels, GError **error);
+/* ... as the operations take them: LOGITS (rows, K), LABELS (rows). */
+void heddle_flatten_classes (HeddleBuilder *b, HeddlePort *const *in, HeddleValue **logits, HeddleValue **labels);
 
 #endif

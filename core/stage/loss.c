@@ -39,11 +39,13 @@ emit_cross_entropy (HeddleStage *stage, HeddleEmit *emit, HeddlePort *const *in,
 {
   const CrossEntropy *self = stage->self;
   HeddleCrossEntropyAttr attr = { self->label_smoothing, self->ignore_index };
-  HeddleValue *values[2] = { NULL }, *inputs[3] = { in[0]->value, in[1]->value, NULL };
+  HeddleValue *values[2] = { NULL }, *inputs[3] = { NULL };
   (void) n_in;
   gboolean ok = heddle_check_classes (in[0], in[1], error);
+  if (ok)
+    heddle_flatten_classes (emit->builder, in, &inputs[0], &inputs[1]);
   if (ok && self->class_weights.n)
-    ok = (inputs[2] = table_value (emit, &self->class_weights, "class_weights", "loss/class_weights", in[0]->value->shape.size[1], error)) != NULL;
+    ok = (inputs[2] = table_value (emit, &self->class_weights, "class_weights", "loss/class_weights", inputs[0]->shape.size[1], error)) != NULL;
   if (ok)
     emit->builder->iface->emit (emit->builder, HEDDLE_OP_CROSS_ENTROPY, "loss", inputs, inputs[2] ? 3 : 2, &attr, sizeof attr, values, 2);
   ok = ok && heddle_emit_ok (emit, error);
@@ -139,7 +141,7 @@ emit_bce (HeddleStage *stage, HeddleEmit *emit, HeddlePort *const *in, guint n_i
 static const HeddlePortKind inputs[] = { HEDDLE_PORT_TENSOR, HEDDLE_PORT_TENSOR };
 
 const HeddleStageClass heddle_stage_cross_entropy = {
-  .verb = "loss", .variant = "cross_entropy", .summary = "Cross entropy of logits (N, classes) and class numbers (N)", .options = { cross_entropy_options, sizeof (HeddleOption) },
+  .verb = "loss", .variant = "cross_entropy", .summary = "Cross entropy of logits (N, ..., classes) and class numbers (N, ...)", .options = { cross_entropy_options, sizeof (HeddleOption) },
   .instance_size = sizeof (CrossEntropy), .min_inputs = 2, .max_inputs = 2, .input_kinds = inputs, .output = HEDDLE_PORT_LOSS, .emit = emit_cross_entropy,
 };
 

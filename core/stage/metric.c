@@ -12,11 +12,14 @@ static gboolean
 emit_metric (HeddleStage *stage, HeddleEmit *emit, HeddlePort *const *in, guint n_in, GArray *out, GError **error)
 {
   HeddleTopKAttr attr = { stage->self ? ((TopK *) stage->self)->k : 1 };
-  HeddleValue *values[2] = { NULL }, *inputs[2] = { in[0]->value, in[1]->value };
+  HeddleValue *values[2] = { NULL }, *inputs[2] = { NULL };
   (void) n_in;
   gboolean ok = heddle_check_classes (in[0], in[1], error);
   if (ok)
-    emit->builder->iface->emit (emit->builder, HEDDLE_OP_TOP_K, stage->class->variant, inputs, 2, &attr, sizeof attr, values, 2);
+    {
+      heddle_flatten_classes (emit->builder, in, &inputs[0], &inputs[1]);
+      emit->builder->iface->emit (emit->builder, HEDDLE_OP_TOP_K, stage->class->variant, inputs, 2, &attr, sizeof attr, values, 2);
+    }
   ok = ok && heddle_emit_ok (emit, error);
   if (ok)
     {

@@ -1,5 +1,6 @@
 /* stage/stage.c: the table of stage classes, and stages with their options.  Must not know the graph or the script. */
 #include "stage/classes.h"
+#include "tensor/tensors.h"
 
 #include <string.h>
 
@@ -184,31 +185,39 @@ heddle_emit_ok (HeddleEmit *emit, GError **error)
   return sticky == NULL;
 }
 
+static gboolean
+is_integer (HeddleDtype dtype)
+{
+  return dtype == HEDDLE_I64 || dtype == HEDDLE_I32 || dtype == HEDDLE_U8;
+}
+
 gboolean
 heddle_check_classes (const HeddlePort *logits, const HeddlePort *labels, GError **error)
 {
   const HeddleShape *x = &logits->value->shape, *y = &labels->value->shape;
-  const char *fault = NULL;
-  if (x->rank != 2)
-    fault = "must be logits (N, classes)";
-  gboolean ok = fault == NULL;
-  if (fault)
-    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_GRAPH, "input 1 (\"%s\") %s, it has rank %d", logits->name, fault, x->rank);
-  else if (labels->value->dtype != HEDDLE_I64 && labels->value->dtype != HEDDLE_I32 && labels->value->dtype != HEDDLE_U8)
-    {
-      g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_GRAPH, "input 2 (\"%s\") must be class numbers, its dtype is %s", labels->name, heddle_dtype_name (labels->value->dtype));
-      ok = FALSE;
-    }
-  else if (y->rank != 1 || y->size[0] != x->size[0])
-    {
-      g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_GRAPH, "input 2 (\"%s\") must have one label per sample", labels->name);
-      ok = FALSE;
-    }
-  else if (labels->contract.classes && labels->contract.classes != x->size[1])
-    {
-      g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_GRAPH, "\"%s\" has %" G_GINT64_FORMAT " columns, but \"%s\" has %" G_GINT64_FORMAT " classes\n"
-                   "hint: give the model classes = batch.%s.classes", logits->name, x->size[1], labels->name, labels->contract.classes, labels->name);
-      ok = FALSE;
-    }
+  gint64 classes = x->rank ? x->size[x->rank - 1] : 0;
+  HeddleShape expected = *x;
+  gboolean ok = FALSE;
+  expected.rank = MAX (x->rank - 1, 0);
+  g_autofree char *one_each = heddle_shape_print (&expected), *got = heddle_shape_print (y);
+  if (x->rank < 2)
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_GRAPH, "input 1 (\"%s\") must be logits (N, classes) or (N, ..., classes), it has rank %d", logits->name, x->rank);
+  else if (!is_integer (labels->value->dtype))
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_GRAPH, "input 2 (\"%s\") must be class numbers, its dtype is %s", labels->name, heddle_dtype_name (labels->value->dtype));
+  else if (!heddle_shape_equal (y, &expected))
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_GRAPH, "input 2 (\"%s\") must have one label for each row of \"%s\", shape %s, it has %s", labels->name, logits->name, one_each, got);
+  else if (labels->contract.classes && labels->contract.classes != classes)
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_GRAPH, "\"%s\" has %" G_GINT64_FORMAT " columns, but \"%s\" has %" G_GINT64_FORMAT " classes\n"
+                 "hint: give the model classes = batch.%s.classes", logits->name, classes, labels->name, labels->contract.classes, labels->name);
+  else
+    ok = TRUE;
   return ok;
+}
+
+void
+heddle_flatten_classes (HeddleBuilder *b, HeddlePort *const *in, HeddleValue **logits, HeddleValue **labels)
+{
+  const HeddleShape *x = &in[0]->value->shape;
+  *logits = x->rank == 2 ? in[0]->value : heddle_reshape (b, in[0]->value, heddle_shape (-1, x->size[x->rank - 1]));
+  *labels = x->rank == 2 ? in[1]->value : heddle_reshape (b, in[1]->value, heddle_shape (-1));
 }

@@ -54,6 +54,7 @@ fi
 for script in pipelines/*.lua; do
   args=
   grep -q 'h.arg ("dataset"' "$script" && args="--arg dataset=synthetic"
+  grep -q 'h.arg ("layers"' "$script" && args="$args --arg layers=1"
   check "$(basename "$script") trains 3 steps" "$HEDDLE" check "$script" $args --steps 3
 done
 check "ResNet-20 in f16 with loss scaling" "$HEDDLE" check pipelines/cifar-resnet20.lua --arg dataset=synthetic --arg amp=f16 --steps 2

@@ -88,6 +88,23 @@ usual; train='h.train { step, eval = { data = h.dataset "synthetic" { shape = { 
 usual; train='h.train { step, eval = { accuracy = h.metric "accuracy" { logits, batch.label } } }'; write; expect eval-no-data 1 check s.lua
 usual; prefetch='h.prefetch { data, batch_size = 100, drop_last = true }'; write; expect data-smaller-than-batch 1 check s.lua
 usual; prefetch='h.prefetch { data, batch_size = 9 }'; model='h.model "sequential" { batch.image, layers = { { type = "global_avg_pool" }, { type = "batch_norm" }, { type = "linear", features = 4 } } }'; write; expect batch-of-one 1 check s.lua
+printf 'some text that is long enough for a window' >some.txt
+usual; data='h.dataset "text" { file = "some.txt", window = 8 }'; prefetch='h.prefetch { data, batch_size = 4, num_workers = 0 }'
+model='h.model "gpt" { batch.tokens, classes = batch.targets.classes, layers = 1, heads = 2, width = 8, context = 8 }'; loss='h.loss "cross_entropy" { logits, batch.targets }'
+write; check "logits (B, T, classes) with targets (B, T)" "$HEDDLE" check s.lua --steps 1
+model='h.model "gpt" { batch.tokens, classes = 99, layers = 1, heads = 2, width = 8, context = 8 }'; write; expect contract-vocabulary 1 check s.lua
+model='h.model "gpt" { batch.tokens, classes = batch.targets.classes, layers = 1, heads = 2, width = 8, context = 7 }'; write; expect contract-context 1 check s.lua
+model='h.model "mlp" { batch.tokens, classes = batch.targets.classes }'; write; expect contract-tokens-mlp 1 check s.lua
+data='h.dataset "synthetic" { length = 64, shape = { 8 }, classes = 4, dtype = "u8" }'; model='h.model "gpt" { batch.image, classes = 4, layers = 1, heads = 2, width = 8, context = 8 }'; loss='h.loss "cross_entropy" { logits, batch.label }'
+write; expect contract-tokens-image 1 check s.lua
+data='h.dataset "npy" { fields = { tokens = { file = "tokens.npy", classes = 4 }, label = { file = "one-each.npy", classes = 4 } } }'
+model='h.model "gpt" { batch.tokens, classes = 4, layers = 1, heads = 2, width = 8, context = 8 }'
+python3 - <<'PY2'
+for name, shape in (('tokens', (4, 8)), ('one-each', (4,))):
+    text = repr ({ 'descr': '|u1', 'fortran_order': False, 'shape': shape }).encode ().ljust (117) + b'\n'
+    open (name + '.npy', 'wb').write (b'\x93NUMPY\1\0' + bytes ((len (text), 0)) + text + bytes (shape[0] * (shape[1] if len (shape) > 1 else 1)))
+PY2
+write; expect contract-rows 1 check s.lua
 # ---- devices and runs
 usual; train='h.train { step, device = "cuda:1" }'; write; expect device-cuda 3 run s.lua
 usual; train='h.train { step, device = "gpu" }'; write; expect device-unknown 3 run s.lua
@@ -129,6 +146,35 @@ done
 usual; data='h.dataset "idx" { root = "nowhere" }'; write; expect idx-absent 1 check s.lua
 usual; data='h.dataset "cifar" { root = "cifar" }'; write; expect cifar-truncated 1 check s.lua
 usual; data='h.dataset "idx" { root = "good" }'; write; check "the same files unharmed are read" "$HEDDLE" check s.lua --steps 1
+# ---- text and arrays
+printf 'caf\351 au lait, and some more of it' >latin1.txt; : >empty.txt; echo short >short.txt
+python3 - <<'PY'
+def npy (name, descr, shape, data, fortran=False, version=1):
+    text = repr ({ 'descr': descr, 'fortran_order': fortran, 'shape': shape }).encode ()
+    text += b' ' * (117 - len (text)) + b'\n'
+    open (name, 'wb').write (b'\x93NUMPY' + bytes ((version, 0, len (text), 0)) + text + data)
+npy ('x.npy', '<f4', (4, 2), bytes (32))
+npy ('short.npy', '<f4', (4, 2), bytes (31))
+npy ('fortran.npy', '<f4', (4, 2), bytes (32), True)
+npy ('big.npy', '>f4', (4, 2), bytes (32))
+npy ('complex.npy', '<c8', (4, 2), bytes (64))
+npy ('version.npy', '<f4', (4, 2), bytes (32), version=9)
+npy ('three.npy', '<i8', (3,), bytes (24))
+npy ('labels.npy', '<i8', (4,), bytes (8) + b'\7' + bytes (23))
+open ('zip.npy', 'wb').write (b'PK\3\4 an archive')
+PY
+for kind in latin1 empty short absent; do
+  usual; data="h.dataset \"text\" { file = \"$kind.txt\" }"; write; expect text-$kind 1 check s.lua --steps 1
+done
+for kind in short fortran big complex version zip absent; do
+  usual; data="h.dataset \"npy\" { fields = { image = \"$kind.npy\" } }"; write; expect npy-$kind 1 check s.lua --steps 1
+done
+usual; data='h.dataset "npy" { fields = { image = "x.npy", label = { file = "three.npy", classes = 2 } } }'; write; expect npy-lengths 1 check s.lua --steps 1
+usual; data='h.dataset "npy" { fields = { image = "x.npy", label = { file = "labels.npy", classes = 2 } } }'; prefetch='h.prefetch { data, batch_size = 4, num_workers = 0 }'; write
+expect npy-label 1 check s.lua --steps 1
+usual; data='h.dataset "npy" { fields = { image = "x.npy", label = { file = "labels.npy", clases = 2 } } }'; write; expect npy-option 1 check s.lua --steps 1
+usual; data='h.dataset "npy" { fields = { image = "x.npy", label = { file = "labels.npy", classes = 8 } } }'; prefetch='h.prefetch { data, batch_size = 4, num_workers = 0 }'; write
+check "arrays unharmed are read" "$HEDDLE" check s.lua --steps 1
 # ---- the command line
 expect verb-unknown 2 rnu
 expect verb-option 2 run --frobnicate s.lua

@@ -371,6 +371,328 @@ test_synthetic_bytes (void)
   g_error_free (error);
 }
 
+/* ---- text ---- */
+
+static HeddleInstance *
+open_set (const char *name, const char *options, HeddleDatasetInfo *info)
+{
+  GError *error = NULL;
+  HeddleInstance *set = make (name, options);
+  heddle_instance_open_dataset (set, &core, info, &error);
+  g_assert_no_error (error);
+  return set;
+}
+
+static void
+refuse_set (HeddleInstance *set, const char *says)
+{
+  HeddleDatasetInfo info;
+  GError *error = NULL;
+  g_assert_false (heddle_instance_open_dataset (set, &core, &info, &error));
+  if (!strstr (error->message, says))
+    g_error ("expected \"%s\" in: %s", says, error->message);
+  g_assert_nonnull (strstr (error->message, "\nhint: "));
+  g_error_free (error);
+  heddle_instance_free (set);
+}
+
+static void
+test_text_bytes (void)
+{
+  HeddleDatasetInfo info;
+  guint8 bytes[1003], tokens[10], targets[10];
+  for (guint i = 0; i < sizeof bytes; i++)
+    bytes[i] = (guint8) (i * 31);
+  put_file ("t.txt", bytes, sizeof bytes, FALSE);
+  g_autoptr (HeddleInstance) set = open_set ("text", "file=t.txt units=bytes window=10 stride=7", &info);
+  g_assert_true (info.n_fields == 2 && info.field[0].dtype == HEDDLE_U8 && info.field[1].dtype == HEDDLE_U8 && info.field[0].shape.rank == 1 && info.field[0].shape.size[0] == 10);
+  g_assert_cmpstr (info.field[0].name, ==, "tokens");
+  g_assert_cmpstr (info.field[1].name, ==, "targets");
+  g_assert_true (info.field[0].classes == 256 && info.field[1].classes == 256);
+  g_assert_cmpuint (info.length, ==, (1003 - 11) / 7 + 1);
+  for (guint64 k = 0; k < info.length; k++)
+    {
+      g_assert_true (read_sample (set, k, tokens, (gint64 *) targets, 1));
+      g_assert_cmpmem (tokens, 10, bytes + 7 * k, 10);
+      g_assert_cmpmem (targets, 10, bytes + 7 * k + 1, 10);
+    }
+  g_autoptr (HeddleInstance) exact = open_set ("text", "file=t.txt units=bytes window=1002", &info);
+  g_assert_cmpuint (info.length, ==, 1);
+}
+
+/* Characters of 1 to 4 bytes, more of them than lie between two marks, against GLib's own conversion to code points. */
+static void
+test_text_characters (void)
+{
+  static const gunichar alphabet[] = { 'a', 0x10FFFF, 0xE9, 0, 0x20AC, 'z', 0x1F600, '\n' };
+  static const gint64 rank[] = { 2, 7, 4, 0, 5, 3, 6, 1 };
+  enum { COUNT = 1500, WINDOW = 33 };
+  HeddleDatasetInfo info;
+  guint8 tokens[WINDOW], targets[WINDOW];
+  guint which[COUNT];
+  GString *text = g_string_new (NULL);
+  for (guint i = 0; i < COUNT; i++)
+    {
+      which[i] = i < 8 ? i : (i * 7919u >> 3) % 8;
+      if (alphabet[which[i]])
+        g_string_append_unichar (text, alphabet[which[i]]);
+      else
+        g_string_append_c (text, 0);
+    }
+  put_file ("u.txt", (const guint8 *) text->str, text->len, FALSE);
+  g_autoptr (HeddleInstance) set = open_set ("text", "file=u.txt window=33 stride=1", &info);
+  g_assert_cmpuint (info.length, ==, COUNT - WINDOW);
+  g_assert_cmpint (info.field[0].classes, ==, 8);
+  for (guint64 k = info.length; k-- > 0;)
+    {
+      read_sample (set, k, tokens, (gint64 *) targets, 0);
+      for (guint i = 0; i < WINDOW; i++)
+        g_assert_true (tokens[i] == rank[which[k + i]] && targets[i] == rank[which[k + i + 1]]);
+    }
+  g_string_free (text, TRUE);
+}
+
+/* More than 256 characters need more than a byte each. */
+static void
+test_text_wide (void)
+{
+  HeddleDatasetInfo info;
+  gint32 tokens[4], targets[4];
+  GString *text = g_string_new (NULL);
+  for (gunichar c = 0; c < 300; c++)
+    g_string_append_unichar (text, 0x4E00 + 299 - c);
+  put_file ("w.txt", (const guint8 *) text->str, text->len, FALSE);
+  g_autoptr (HeddleInstance) set = open_set ("text", "file=w.txt window=4 stride=4", &info);
+  g_assert_true (info.field[0].dtype == HEDDLE_I32 && info.field[0].classes == 300);
+  read_sample (set, 70, tokens, (gint64 *) targets, 0);
+  for (gint i = 0; i < 4; i++)
+    g_assert_true (tokens[i] == 299 - 280 - i && targets[i] == 298 - 280 - i);
+  g_string_free (text, TRUE);
+}
+
+/* Every place of the split occurs, none outside it, and the sample's stream alone decides; the vocabulary is the whole file's. */
+static void
+test_text_random (void)
+{
+  HeddleDatasetInfo info;
+  guint8 text[100], tokens[5], targets[5], again[5];
+  gboolean seen[100] = { FALSE };
+  guint n_seen = 0;
+  for (guint i = 0; i < sizeof text; i++)
+    text[i] = (guint8) (i < 80 ? ' ' + i : '~' - i % 3);
+  put_file ("r.txt", text, sizeof text, FALSE);
+  g_autoptr (HeddleInstance) all = open_set ("text", "file=r.txt window=5", &info);
+  gint64 classes = info.field[0].classes;
+  g_autoptr (HeddleInstance) set = open_set ("text", "file=r.txt window=5 windows=random length=1000 split=train test_fraction=0.2", &info);
+  g_assert_cmpuint (info.length, ==, 1000);
+  g_assert_cmpint (info.field[0].classes, ==, classes);
+  for (guint64 k = 0; k < 1000; k++)
+    {
+      read_sample (set, k, tokens, (gint64 *) targets, 3);
+      read_sample (set, k, again, (gint64 *) targets, 3);
+      g_assert_cmpmem (tokens, 5, again, 5);
+      g_assert_true (targets[4] < 80 && tokens[0] + 5 == targets[4]);
+      n_seen += !seen[tokens[0]];
+      seen[tokens[0]] = TRUE;
+    }
+  g_assert_cmpuint (n_seen, ==, 75);
+  g_autoptr (HeddleInstance) test = open_set ("text", "file=r.txt units=bytes window=5 stride=1 split=test test_fraction=0.2", &info);
+  g_assert_cmpuint (info.length, ==, 15);
+  read_sample (test, 0, tokens, (gint64 *) targets, 0);
+  g_assert_cmpmem (tokens, 5, text + 80, 5);
+  read_sample (test, 14, tokens, (gint64 *) targets, 0);
+  g_assert_cmpmem (targets, 5, text + 95, 5);
+}
+
+static void
+test_text_refusals (void)
+{
+  guint8 text[64];
+  memset (text, 'x', sizeof text);
+  put_file ("short.txt", text, 64, FALSE);
+  put_file ("empty.txt", text, 0, FALSE);
+  refuse_set (make ("text", "file=absent.txt"), "absent.txt: there is no such file");
+  refuse_set (make ("text", "file=empty.txt"), "empty.txt: is empty");
+  refuse_set (make ("text", "file=short.txt window=64"), "the file has 64 characters, a sample needs 65");
+  refuse_set (make ("text", "file=short.txt window=8 split=test test_fraction=0.1"), "the test split has 6 characters, a sample needs 9");
+  refuse_set (make ("text", "file=short.txt window=8 split=train test_fraction=1"), "the train split has 0 characters");
+  refuse_set (make ("text", "file=short.txt window=8 windows=random stride=2"), "option \"stride\"");
+  refuse_set (make ("text", "file=short.txt window=8 length=2"), "option \"length\"");
+  static const guint8 bad[][4] = { { 0xFF, 'a', 'a', 'a' }, { 0xC3, 'a', 'a', 'a' }, { 0xC0, 0x80, 'a', 'a' }, { 0xED, 0xA0, 0x80, 'a' }, { 0xF4, 0x90, 0x80, 0x80 }, { 0x80, 'a', 'a', 'a' } };
+  for (guint i = 0; i < G_N_ELEMENTS (bad); i++)
+    {
+      memcpy (text + 17, bad[i], 4);
+      put_file ("bad.txt", text, 64, FALSE);
+      refuse_set (make ("text", "file=bad.txt window=8"), "at offset 17 begins no character");
+    }
+  memset (text, 'x', sizeof text);
+  text[63] = 0xE2;                                       /* cut off in the middle of a character */
+  put_file ("bad.txt", text, 64, FALSE);
+  refuse_set (make ("text", "file=bad.txt window=8"), "byte 0xe2 at offset 63");
+  HeddleDatasetInfo info;
+  g_autoptr (HeddleInstance) bytes = open_set ("text", "file=bad.txt window=8 units=bytes", &info);
+  g_assert_cmpuint (info.length, ==, 7);
+}
+
+/* ---- npy ---- */
+
+/* A file of VERSION with this dictionary and these numbers; the header is padded as NumPy does. */
+static void
+put_npy (const char *name, guint version, const char *dictionary, gconstpointer numbers, gsize n)
+{
+  g_autoptr (GByteArray) file = g_byte_array_new ();
+  gsize prefix = version > 1 ? 12 : 10, text = strlen (dictionary) + 1, padded = (prefix + text + 63) / 64 * 64 - prefix;
+  const guint8 head[12] = { 0x93, 'N', 'U', 'M', 'P', 'Y', (guint8) version, 0, (guint8) padded, (guint8) (padded >> 8), 0, 0 };
+  g_byte_array_append (file, head, (guint) prefix);
+  g_byte_array_append (file, (const guint8 *) dictionary, (guint) text - 1);
+  for (gsize i = text; i < padded; i++)
+    g_byte_array_append (file, (const guint8 *) " ", 1);
+  g_byte_array_append (file, (const guint8 *) "\n", 1);
+  g_byte_array_append (file, numbers, (guint) n);
+  put_file (name, file->data, file->len, FALSE);
+}
+
+static HeddleInstance *
+npy (const char *fields)
+{
+  HeddleInstance *set = make ("npy", "root=.");
+  GError *error = NULL;
+  heddle_options_set (set->entry->options, set->self, "fields", g_variant_new_parsed (fields), folder, &error);
+  g_assert_no_error (error);
+  return set;
+}
+
+static HeddleInstance *
+open_npy (const char *fields, HeddleDatasetInfo *info)
+{
+  GError *error = NULL;
+  HeddleInstance *set = npy (fields);
+  heddle_instance_open_dataset (set, &core, info, &error);
+  g_assert_no_error (error);
+  return set;
+}
+
+#define DICT(descr, shape) "{'descr': '" descr "', 'fortran_order': False, 'shape': " shape ", }"
+
+/* Each dtype of a file, and the numbers and dtype that are served: 3 samples of shape (2). */
+#define CHECK_DTYPE(descr, From, To, dtype_, ...) \
+  do { \
+    HeddleDatasetInfo info; \
+    const From numbers[6] = { __VA_ARGS__ }; \
+    To got[2]; \
+    put_npy ("x.npy", 1, DICT (descr, "(3, 2)"), numbers, sizeof numbers); \
+    g_autoptr (HeddleInstance) set = open_npy ("{'x': <'x.npy'>}", &info); \
+    g_assert_true (info.length == 3 && info.n_fields == 1 && info.field[0].dtype == (dtype_) && info.field[0].shape.rank == 1 && info.field[0].shape.size[0] == 2); \
+    for (guint k = 0; k < 6; k++) \
+      { \
+        g_assert_true (read_sample (set, k / 2, got, NULL, 0)); \
+        g_assert_true (got[k % 2] == (To) numbers[k]); \
+      } \
+  } while (0)
+
+static void
+test_npy_dtypes (void)
+{
+  CHECK_DTYPE ("<f4", float, float, HEDDLE_F32, 1.5f, -2, 3e-30f, 1e30f, 0, 7);
+  CHECK_DTYPE ("<f8", double, float, HEDDLE_F32, 1.1, -2.2, 3e-30, 1e30, 0, 1 / 3.0);
+  CHECK_DTYPE ("<f2", guint16, guint16, HEDDLE_F16, 0x3C00, 0xC000, 1, 0x7BFF, 0, 0x8000);
+  CHECK_DTYPE ("|u1", guint8, guint8, HEDDLE_U8, 0, 1, 127, 128, 254, 255);
+  CHECK_DTYPE ("|b1", guint8, guint8, HEDDLE_U8, 0, 1, 1, 0, 0, 1);
+  CHECK_DTYPE ("|i1", gint8, gint32, HEDDLE_I32, 0, -1, 127, -128, 5, -6);
+  CHECK_DTYPE ("<i2", gint16, gint32, HEDDLE_I32, 0, -1, G_MAXINT16, G_MININT16, 5, -6);
+  CHECK_DTYPE ("<u2", guint16, gint32, HEDDLE_I32, 0, 1, G_MAXUINT16, 40000, 5, 6);
+  CHECK_DTYPE ("<i4", gint32, gint32, HEDDLE_I32, 0, -1, G_MAXINT32, G_MININT32, 5, -6);
+  CHECK_DTYPE ("<u4", guint32, gint64, HEDDLE_I64, 0, 1, G_MAXUINT32, 3000000000u, 5, 6);
+  CHECK_DTYPE ("<i8", gint64, gint64, HEDDLE_I64, 0, -1, G_MAXINT64, G_MININT64, 5, -6);
+}
+
+/* Fields come in order of name; versions 1 to 3 of the format; other spellings of the same dictionary; scale, mean, std, classes. */
+static void
+test_npy_fields (void)
+{
+  HeddleDatasetInfo info;
+  guint8 images[4 * 2 * 3], image[6];
+  gint64 labels[4] = { 2, 0, 1, 2 }, label;
+  for (guint i = 0; i < sizeof images; i++)
+    images[i] = (guint8) (i * 11);
+  put_npy ("images.npy", 2, "{ \"shape\":(4,2,3) ,\"fortran_order\" : False,\"descr\":\"|u1\"}", images, sizeof images);
+  put_npy ("labels.npy", 3, DICT ("<i8", "(4,)"), labels, sizeof labels);
+  g_autoptr (HeddleInstance) set = open_npy ("{'label': <{'file': <'labels.npy'>, 'classes': <int64 3>}>, 'image': <{'file': <'images.npy'>, 'scale': <0.25>, 'mean': <[<0.5>, <int64 1>]>, "
+                                             "'std': <[<2.0>, <4.0>]>}>}", &info);
+  const HeddleField *f = info.field;
+  g_assert_true (info.length == 4 && info.n_fields == 2 && f[0].shape.rank == 2 && f[0].shape.size[0] == 2 && f[0].shape.size[1] == 3 && f[1].shape.rank == 0);
+  g_assert_cmpstr (f[0].name, ==, "image");
+  g_assert_cmpstr (f[1].name, ==, "label");
+  g_assert_true (f[0].scale == 0.25 && f[0].channels == 2 && f[0].mean[0] == 0.5 && f[0].mean[1] == 1 && f[0].std[0] == 2 && f[0].std[1] == 4);
+  g_assert_true (f[1].classes == 3 && f[1].scale == 0 && f[0].classes == 0);
+  for (guint k = 4; k-- > 0;)
+    {
+      g_assert_true (read_sample (set, k, image, &label, 0));
+      g_assert_cmpmem (image, 6, images + 6 * k, 6);
+      g_assert_cmpint (label, ==, labels[k]);
+    }
+}
+
+static void
+refuse_npy (guint version, const char *dictionary, gsize bytes, const char *says)
+{
+  static const guint8 numbers[256];
+  put_npy ("x.npy", version, dictionary, numbers, bytes);
+  refuse_set (npy ("{'x': <'x.npy'>}"), says);
+}
+
+static void
+test_npy_files (void)
+{
+  refuse_npy (1, DICT ("<f4", "(3, 2)"), 23, "has 151 bytes, its header calls for 152: truncated");
+  refuse_npy (1, DICT ("<f4", "(3, 2)"), 25, "has 153 bytes, its header calls for 152\n");
+  refuse_npy (4, DICT ("<f4", "(3, 2)"), 24, "has format version 4.0");
+  refuse_npy (1, "{'descr': '<f4', 'fortran_order': True, 'shape': (3, 2), }", 24, "is in Fortran order");
+  refuse_npy (1, DICT (">f4", "(3, 2)"), 24, "big-endian (dtype \">f4\")");
+  refuse_npy (1, DICT ("<c8", "(3, 2)"), 48, "dtype \"<c8\" is none that a tensor has");
+  refuse_npy (1, DICT ("|O", "(3,)"), 24, "dtype \"|O\"");
+  refuse_npy (1, DICT ("<u8", "(3,)"), 24, "dtype \"<u8\"");
+  refuse_npy (1, DICT ("<f4", "()"), 4, "a single number without axes");
+  refuse_npy (1, DICT ("<f4", "(3, 0)"), 0, "axis 1 of its shape has size 0");
+  refuse_npy (1, DICT ("<f4", "(0,)"), 0, "axis 0 of its shape has size 0");
+  refuse_npy (1, DICT ("<f4", "(4294967296, 4294967296, 4)"), 4, "too large for any file");
+  static const char *const nonsense[] = {
+    "", "{", "{}", "{'descr': '<f4'}", "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (3,), }", DICT ("<f4", "(3"), DICT ("<f4", "(-3,)"), DICT ("<f4", "3"),
+    DICT ("<f4", "(99999999999999999999,)"), DICT ("<f4", "(1, 1, 1, 1, 1, 1, 1)"), "{'descr': '<f4', 'fortran_order': Maybe, 'shape': (3,), }",
+    "{'descr': '<f4, 'fortran_order': False, 'shape': (3,), }", "{'descr': '<f4', 'fortran_order': False, 'shape': (3,), 'more': 1, }", DICT ("<f4", "(3 2)"), DICT ("<f4", "(3,,2)"),
+  };
+  for (guint i = 0; i < G_N_ELEMENTS (nonsense); i++)
+    refuse_npy (1, nonsense[i], 12, "its header does not describe an array");
+  put_file ("x.npy", (const guint8 *) "PK\3\4 zip archive", 16, FALSE);
+  refuse_set (npy ("{'x': <'x.npy'>}"), "x.npy: is not a .npy file");
+  put_file ("x.npy", (const guint8 *) "", 0, FALSE);
+  refuse_set (npy ("{'x': <'x.npy'>}"), "x.npy: is not a .npy file");
+  put_file ("x.npy", (const guint8 *) "\x93NUMPY\1\0\x76\0{'descr'", 18, FALSE);
+  refuse_set (npy ("{'x': <'x.npy'>}"), "has 18 bytes, its header alone calls for 128: truncated");
+  put_file ("x.npy", (const guint8 *) "\x93NUMPY\2\0\xFF\xFF\xFF", 11, FALSE);
+  refuse_set (npy ("{'x': <'x.npy'>}"), "truncated");
+  refuse_set (npy ("{'x': <'absent.npy'>}"), "absent.npy: there is no such file");
+}
+
+static void
+test_npy_options (void)
+{
+  float numbers[8] = { 0 };
+  put_npy ("four.npy", 1, DICT ("<f4", "(4, 2)"), numbers, sizeof numbers);
+  put_npy ("two.npy", 1, DICT ("<i4", "(2, 4)"), numbers, sizeof numbers);
+  refuse_set (npy ("{'x': <'four.npy'>, 'y': <'two.npy'>}"), "two.npy: holds 2 samples, \"x\" has 4");
+  refuse_set (npy ("{'x': <{'file': <'four.npy'>, 'classes': <int64 3>}>}"), "four.npy: labels with classes are integers, its dtype is \"<f4\"");
+  refuse_set (npy ("{'x': <{'file': <'two.npy'>, 'classes': <int64 0>}>}"), "\"classes\" is an integer from 1 on\nhint: ");
+  refuse_set (npy ("{'x': <{'file': <'two.npy'>, 'klasses': <int64 3>}>}"), "field \"x\": no option \"klasses\"");
+  refuse_set (npy ("{'x': <{'classes': <int64 3>}>}"), "\"file\" is required");
+  refuse_set (npy ("{'x': <{'file': <'four.npy'>, 'mean': <0.5>}>}"), "mean has 1 numbers and std 0");
+  refuse_set (npy ("{'x': <{'file': <'four.npy'>, 'mean': <0.5>, 'std': <0.0>}>}"), "\"std\" is a positive number");
+  refuse_set (npy ("{'x': <{'file': <'four.npy'>, 'mean': <[<0.5>, <0.5>, <0.5>]>, 'std': <[<1.0>, <1.0>, <1.0>]>}>}"), "the first axis of a sample has 2");
+  refuse_set (npy ("{'x': <{'file': <'four.npy'>, 'scale': <'x'>}>}"), "\"scale\" is a number");
+  refuse_set (npy ("{'x': <int64 3>}"), "a file name or a table is expected");
+  refuse_set (npy ("[<'four.npy'>]"), "a table with 1 to 8 names is expected");
+}
+
 static void
 clean (void)
 {
@@ -401,6 +723,15 @@ main (int argc, char **argv)
   g_test_add_func ("/cifar/cifar100", test_cifar100);
   g_test_add_func ("/synthetic/learnable", test_synthetic);
   g_test_add_func ("/synthetic/bytes", test_synthetic_bytes);
+  g_test_add_func ("/text/bytes", test_text_bytes);
+  g_test_add_func ("/text/characters", test_text_characters);
+  g_test_add_func ("/text/wide", test_text_wide);
+  g_test_add_func ("/text/random", test_text_random);
+  g_test_add_func ("/text/refusals", test_text_refusals);
+  g_test_add_func ("/npy/dtypes", test_npy_dtypes);
+  g_test_add_func ("/npy/fields", test_npy_fields);
+  g_test_add_func ("/npy/files", test_npy_files);
+  g_test_add_func ("/npy/options", test_npy_options);
   int status = g_test_run ();
   clean ();
   heddle_registry_free (registry);

@@ -31,7 +31,7 @@ print (HeddleInstance *model, HeddleShape shape, gint64 *params)
   const HeddleModelIface *iface = model->entry->plugin->iface;
   g_autoptr (HeddleVariables) vars = heddle_variables_new ();
   HeddleBuilder *b = heddle_builder_new ("t", vars, TRUE, 1);
-  HeddleValue *x = heddle_builder_input (b, "image", HEDDLE_F32, &shape), *y = NULL;
+  HeddleValue *x = heddle_builder_input (b, "image", shape.rank == 2 ? HEDDLE_U8 : HEDDLE_F32, &shape), *y = NULL;     /* tokens have two axes */
   g_assert_true (!iface->check || iface->check (model->self, &error));
   g_assert_true (iface->build (model->self, b, &x, 1, &y, &error));
   heddle_builder_output (b, y);
@@ -65,6 +65,81 @@ test_counts (void)
   check_count ("resnet", "depth=50 classes=1000 stem=large", large, 25557032);
   check_count ("lenet", "classes=10", digit, 61706);
   check_count ("mlp", "classes=10 hidden=300,100", digit, 784 * 300 + 300 + 300 * 100 + 100 + 100 * 10 + 10);
+}
+
+/* GPT-2's four sizes as the released checkpoints have them; torchvision's vit_b_16, vit_b_32, vit_l_16 and mobilenet_v2 */
+static void
+test_more_counts (void)
+{
+  HeddleShape tokens = heddle_shape (1, 8), image = heddle_shape (1, 3, 224, 224), small = heddle_shape (1, 3, 32, 32);
+  check_count ("gpt", "classes=50257", tokens, 124439808);
+  check_count ("gpt", "classes=50257 layers=24 heads=16 width=1024", tokens, 354823168);
+  check_count ("gpt", "classes=50257 layers=36 heads=20 width=1280", tokens, 774030080);
+  check_count ("gpt", "classes=50257 layers=48 heads=25 width=1600", heddle_shape (1, 1024), 1557611200);
+  check_count ("vit", "classes=1000", image, 86567656);
+  check_count ("vit", "classes=1000 patch=32", image, 88224232);
+  check_count ("vit", "classes=1000 layers=24 heads=16 width=1024", image, 304326632);
+  check_count ("vit", "classes=1000 pool=mean", image, 86567656 - 2 * 768);           /* neither the token nor its position */
+  check_count ("mobilenet", "classes=1000", image, 3504872);
+  check_count ("mobilenet", "classes=1000 multiplier=0.5", image, 1968680);
+  check_count ("mobilenet", "classes=1000 multiplier=1.4", image, 6108776);
+  check_count ("mobilenet", "classes=10 stem=small", small, 2236682);
+}
+
+/* 32x32 shrinks to 4x4 behind the small stem and to 1x1 behind the large one. */
+static void
+test_mobilenet_stems (void)
+{
+  gint64 params;
+  HeddleShape small = heddle_shape (2, 3, 32, 32);
+  g_autoptr (HeddleInstance) by_size = make ("mobilenet", "classes=10"), large = make ("mobilenet", "classes=10 stem=large");
+  g_autofree char *a = print (by_size, small, &params), *b = print (large, small, &params);
+  g_assert_true (strstr (a, "2x1280x4x4") && !strstr (a, "2x1280x1x1"));
+  g_assert_true (strstr (b, "2x1280x1x1") && !strstr (b, "2x1280x4x4"));
+}
+
+/* The output layer reads wte's table; nothing else of that shape exists. */
+static void
+test_gpt_tied (void)
+{
+  gint64 params;
+  g_autoptr (HeddleInstance) gpt = make ("gpt", "classes=50 layers=2 heads=2 width=8 context=16 dropout=0");
+  g_autofree char *text = print (gpt, heddle_shape (3, 8), &params);
+  g_assert_cmpint (params, ==, 50 * 8 + 16 * 8 + 2 * (12 * 64 + 13 * 8) + 16);
+  g_assert_nonnull (strstr (text, "embedding @image wte.weight"));
+  g_assert_nonnull (strstr (text, "f32 3x8x50 = linear %"));
+  g_assert_nonnull (strstr (text, " wte.weight   # lm_head"));
+  g_assert_nonnull (strstr (text, "causal"));
+}
+
+static void
+refuse_build (const char *name, const char *options, HeddleDtype dtype, HeddleShape shape, const char *says)
+{
+  GError *error = NULL;
+  g_autoptr (HeddleInstance) model = make (name, options);
+  const HeddleModelIface *iface = model->entry->plugin->iface;
+  g_autoptr (HeddleVariables) vars = heddle_variables_new ();
+  g_autoptr (HeddleBuilder) b = heddle_builder_new ("t", vars, TRUE, 1);
+  HeddleValue *x = heddle_builder_input (b, "x", dtype, &shape), *y = NULL;
+  gboolean built = (!iface->check || iface->check (model->self, &error)) && iface->build (model->self, b, &x, 1, &y, &error);
+  const GError *got = built ? heddle_builder_error (b) : error;
+  if (!got || !strstr (got->message, says))
+    g_error ("%s %s: expected \"%s\", got %s", name, options, says, got ? got->message : "no error");
+  g_clear_error (&error);
+}
+
+static void
+test_more_refusals (void)
+{
+  HeddleShape tokens = heddle_shape (2, 8), image = heddle_shape (2, 3, 32, 32);
+  refuse_build ("gpt", "classes=50 width=10 heads=3", HEDDLE_U8, tokens, "3 heads do not divide width = 10");
+  refuse_build ("gpt", "classes=50 width=6 heads=3 context=7", HEDDLE_I32, tokens, "the input has 8 positions, context is 7");
+  refuse_build ("gpt", "classes=50 width=6 heads=3", HEDDLE_F32, tokens, "gpt expects token numbers (batch, positions), got f32 of rank 2");
+  refuse_build ("gpt", "classes=50 width=6 heads=3", HEDDLE_U8, heddle_shape (2, 8, 8), "gpt expects token numbers");
+  refuse_build ("vit", "classes=5 width=10 heads=3", HEDDLE_F32, image, "3 heads do not divide width = 10");
+  refuse_build ("vit", "classes=5 patch=5", HEDDLE_F32, image, "vit expects images (N, C, H, W) of whole patches of 5, got rank 4, 32 x 32");
+  refuse_build ("vit", "classes=5", HEDDLE_F32, heddle_shape (2, 32), "got rank 2");
+  refuse_build ("mobilenet", "classes=5", HEDDLE_F32, heddle_shape (2, 32), "mobilenet expects images (N, C, H, W), got rank 2");
 }
 
 static void
@@ -184,6 +259,10 @@ main (int argc, char **argv)
   registry = heddle_registry_new (NULL);
   g_test_add_func ("/models/counts", test_counts);
   g_test_add_func ("/models/resnet-refusal", test_resnet_refusal);
+  g_test_add_func ("/models/more-counts", test_more_counts);
+  g_test_add_func ("/models/mobilenet-stems", test_mobilenet_stems);
+  g_test_add_func ("/models/gpt-tied", test_gpt_tied);
+  g_test_add_func ("/models/more-refusals", test_more_refusals);
   g_test_add_func ("/models/sequential", test_sequential);
   g_test_add_func ("/models/sequential-vision", test_vision);
   g_test_add_func ("/models/sequential-refusals", test_refusals);

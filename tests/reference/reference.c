@@ -602,6 +602,24 @@ run_custom (const HeddleOp *op, double **in, double **out)
   f (op, a->data, in, out);
 }
 
+/* Each parameter's window of the group's flat tensor: summed into one number, or filled with one. */
+static void
+run_windows (const HeddleOp *op, const double *x, double *y)
+{
+  const HeddleGroup *group = op->in[1]->variable->group;
+  gboolean sum = op->info->code == HEDDLE_OP_PARAM_SUM;
+  memset (y, 0, (gsize) COUNT (op->out[0]) * sizeof *y);
+  for (guint p = 0; p < group->params->len; p++)
+    {
+      const HeddleVariable *v = group->params->pdata[p];
+      for (gint64 i = 0; i < COUNT (v); i++)
+        if (sum)
+          y[p] += ATTR (HeddleParamSumAttr)->squares ? x[v->offset + i] * x[v->offset + i] : x[v->offset + i];
+        else
+          y[v->offset + i] = x[p];
+    }
+}
+
 /* 16-bit results are rounded as they are stored, integers are truncated. */
 static void
 round_output (const HeddleValue *v, double *y)
@@ -655,6 +673,7 @@ run_op (Reference *r, const HeddleOp *op)
       break;
     case HEDDLE_OP_SCALER_UPDATE: run_scaler (op, in, out); break;
     case HEDDLE_OP_CUSTOM: run_custom (op, in, out); break;
+    case HEDDLE_OP_PARAM_SUM: case HEDDLE_OP_PARAM_SPREAD: run_windows (op, in[0], out[0]); break;
     case HEDDLE_OP_DROPOUT: run_dropout (op, in, out[0]); break;
     case HEDDLE_OP_DEQUANTIZE: run_dequantize (op, in[0], out[0]); break;
     default:

@@ -457,6 +457,35 @@ build_norm_stats (Case *c)
   c->extra[0] = out[1];
   return out[0];
 }
+/* parameters of 5, 3 x 17 and 70001 elements: two gaps, which X is not 0 in, and more than one block */
+#define GROUP_N (16 + 64 + 70016)
+static HeddleValue *
+group_param (Case *c)
+{
+  HeddleVariables *vars = heddle_builder_variables (c->b);
+  HeddleInit init = { HEDDLE_INIT_DEFAULT, 0, 0 };
+  heddle_param (c->b, "five", heddle_shape (5), init);
+  heddle_param (c->b, "matrix", heddle_shape (3, 17), init);
+  heddle_param (c->b, "long", heddle_shape (70001), init);
+  heddle_variables_group (vars, FALSE);
+  g_assert_cmpint (heddle_variables_nth_group (vars, 0)->n, ==, GROUP_N);
+  return heddle_builder_variable (c->b, heddle_variables_nth_group (vars, 0)->param);
+}
+static HeddleValue *
+param_sum (Case *c, gboolean squares)
+{
+  HeddleParamSumAttr attr = { squares };
+  HeddleValue *in[] = { c->in[0], group_param (c) };
+  return heddle_emit (c->b, HEDDLE_OP_PARAM_SUM, "sum", in, 2, &attr, sizeof attr);
+}
+CASE (param_sum, param_sum (c, FALSE))
+CASE (param_squares, param_sum (c, TRUE))
+static HeddleValue *
+build_param_spread (Case *c)
+{
+  HeddleValue *in[] = { c->in[0], group_param (c) };
+  return heddle_mul (c->b, heddle_emit (c->b, HEDDLE_OP_PARAM_SPREAD, "spread", in, 2, NULL, 0), heddle_constant (c->b, 1));
+}
 static HeddleValue *
 build_dequantize (Case *c)
 {
@@ -695,7 +724,9 @@ static const Entry entries[] = {
   { "norm_stats", build_norm_stats, 1, { F (300007) }, TRUE }, { "dequantize", build_dequantize, 1, { { HEDDLE_U8, heddle_shape (3, 3, 5, 7), 0, 256 } }, TRUE },
   { "dropout", build_dropout, 1, { F (3, 1009) } }, { "scaler/good", build_scaler, 3, { SCALAR (64, 64), SCALAR (2, 2), SCALAR (0, 0) }, TRUE },
   { "scaler/bad", build_scaler, 3, { SCALAR (64, 64), SCALAR (2, 2), SCALAR (1, 1) }, TRUE }, { "scaler/floor", build_scaler, 3, { SCALAR (1, 1), SCALAR (0, 0), SCALAR (1, 1) }, TRUE },
-  { "custom", build_custom, 1, { F (3, 5, 1009) } }, { "assign", build_assign, 2, { F (37), F (37) }, TRUE }, { "autocast/f16", build_low_f16, 1, { F (4, 3, 8, 8) } }, { "autocast/bf16", build_low_bf16, 1, { F (4, 3, 8, 8) } },
+  { "custom", build_custom, 1, { F (3, 5, 1009) } },
+  { "param_sum", build_param_sum, 1, { F (GROUP_N) }, TRUE }, { "param_sum/squares", build_param_squares, 1, { F (GROUP_N) }, TRUE },
+  { "param_spread", build_param_spread, 1, { F (3) }, TRUE }, { "assign", build_assign, 2, { F (37), F (37) }, TRUE }, { "autocast/f16", build_low_f16, 1, { F (4, 3, 8, 8) } }, { "autocast/bf16", build_low_bf16, 1, { F (4, 3, 8, 8) } },
 };
 
 static void

@@ -185,6 +185,7 @@ gboolean cpu_emit_movement (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_attention (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_mean_loss (CpuCompiler *c, const HeddleOp *op);     /* losses.c */
 gboolean cpu_emit_upsample (CpuCompiler *c, const HeddleOp *op);      /* upsample.c */
+gboolean cpu_emit_windows (CpuCompiler *c, const HeddleOp *op);
 /* A step whose floating inputs and outputs are f32, images in LAYOUT and everything else row-major; an output nobody reads is not made (NULL). */
 Step    *cpu_simple       (CpuCompiler *c, const HeddleOp *op, const char *what, StepRun run, const Layout *layout);
 

@@ -200,7 +200,7 @@ cpu_emit_kernel (CpuCompiler *c, const HeddleOp *op, GError **error)
       }
       break;
     default: ok = cpu_emit_norm (c, op) || cpu_emit_pool (c, op) || cpu_emit_loss (c, op) || cpu_emit_shape (c, op) || cpu_emit_row_norm (c, op) || cpu_emit_embedding (c, op) || cpu_emit_movement (c, op)
-             || cpu_emit_attention (c, op) || cpu_emit_mean_loss (c, op) || cpu_emit_upsample (c, op); break;
+             || cpu_emit_attention (c, op) || cpu_emit_mean_loss (c, op) || cpu_emit_upsample (c, op) || cpu_emit_windows (c, op); break;
     }
   if (!ok && !(error && *error))                     /* some have said why */
     g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "%s \"%s\": the cpu backend has no kernel for this operation", op->info->name, op->name);
