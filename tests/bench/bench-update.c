@@ -100,7 +100,7 @@ measure (HeddleDevice *device, HeddlePlan *plan, HeddleVariables *vars, const He
   for (guint i = 0; i < 10; i++)
     one_update (device, plan, state);
   device->iface->read (device, first, &t, NULL);
-  for (gint64 end = g_get_monotonic_time () + (gint64) (seconds * 1e6); g_get_monotonic_time () < end || times->len < 5;)
+  for (gint64 end = g_get_monotonic_time () + (gint64) (seconds * 1e6); g_get_monotonic_time () < end || times->len < 3;)
     {
       double ms = one_update (device, plan, state);
       g_array_append_val (times, ms);

@@ -32,10 +32,12 @@ def options():
     ap.add_argument('--threads', default='1,2')
     ap.add_argument('--parts', default='train,start,loader')
     ap.add_argument('--turn', type=float, default=1.0, help='seconds of a contender in a round')
+    ap.add_argument('--limit', type=float, default=180, help='seconds a PyTorch contender may take to start (import, compilation, first steps), and for a turn')
     ap.add_argument('--no-neighbour', action='store_true', help='leave out the rows beside an endless loop')
     ap.add_argument('--profile', metavar='ROW', help="where the time of one row goes, on both sides, against this machine's ceilings")
     ap.add_argument('--json', help='write everything measured to this file')
-    opt = ap.parse_args()
+    opt, begun = ap.parse_args(), time.monotonic()
+    opt.progress = lambda what: print('[%2d:%02d] %s' % (*divmod(time.monotonic() - begun, 60), what), file=sys.stderr, flush=True)
     unknown = [n for n in opt.rows.split(',') + [opt.profile or 'lenet'] if n not in ROWS and n != 'adamw']
     if unknown:
         ap.error(f'no row "{unknown[0]}"; there are {", ".join([*ROWS, "adamw"])}')
@@ -66,7 +68,7 @@ def run(command, env=None, check=True):
         out.seek(0), err.seek(0)
         text, errors = out.read().decode(), err.read().decode()
         if status and check:
-            sys.exit(f'{" ".join(command)}\n{text}{errors}')
+            raise measures.Failed(f'{os.path.basename(command[0])} failed: ' + (errors.strip().splitlines() or [f'status {status}'])[-1])
         return text, errors, usage.ru_maxrss / 1024, status
 
 
@@ -108,32 +110,48 @@ def training(opt, pythons, record):
     measures.table(sys.modules[__name__], opt, pythons, record)
 
 
+def rounds_of(opt, part, pythons, rounds, ours, theirs, record):
+    """ROUNDS times ours () and theirs (python); who fails once is told with its reason and leaves."""
+    found, racing = {c: [] for c in ['heddle', *pythons]}, ['heddle', *pythons]
+    for i in range(rounds):
+        for c in list(racing):
+            try:
+                found[c].append(ours() if c == 'heddle' else theirs(c))
+                record.append(dict(part=part, who='Heddle' if c == 'heddle' else f'PyTorch {pythons[c]}', result=found[c][-1]))
+            except measures.Failed as e:
+                racing.remove(c)
+                found[c] = str(e)
+                record.append(dict(part=part, who=c, failed=str(e)))
+        opt.progress(f'{part}: round {i + 1} of {rounds}')
+    return found
+
+
+def cells(found, pythons, key):
+    """A line of the table: ours, then each PyTorch and the ratio."""
+    of = lambda c: [r[key] for r in found[c]] if isinstance(found[c], list) else None
+    ours, words = of('heddle'), []
+    for p in pythons:
+        words += [middle(of(p)) if of(p) else found[p], ratio(ours, of(p)) if ours and of(p) else '-']
+    return '| ' + ' | '.join([middle(ours) if ours else found['heddle'], *words]) + ' |'
+
+
 def starting(opt, pythons, record):
     print('\n### Process start to the end of the first training step, and peak resident memory\n')
     print('LeNet-5, Fashion-MNIST read from its .gz files, batch 64, one thread. Ratio: Heddle / PyTorch, smaller is better.\n')
     print('| | Heddle | ' + ' | '.join(f'PyTorch {v} | ratio' for v in pythons.values()) + ' |\n| --- | --- |' + ' --- | --- |' * len(pythons))
-    ours, theirs = [], {p: [] for p in pythons}
-    for _ in range(max(opt.rounds, 5)):
-        ours.append(heddle_train(opt, 'lenet', opt.root, 1, 100, 10))
-        for p in pythons:
-            theirs[p].append(torch_train(p, 'lenet', opt.root, 1, 100, 10))
-            record.append(dict(part='start', torch=pythons[p], heddle=ours[-1], peer=theirs[p][-1]))
+    found = rounds_of(opt, 'start', pythons, max(opt.rounds, 5), lambda: heddle_train(opt, 'lenet', opt.root, 1, 100, 10), lambda p: torch_train(p, 'lenet', opt.root, 1, 100, 10), record)
     for key, name in (('first_step_s', 'first step, s'), ('peak_rss_mib', 'peak resident memory after 100 steps, MiB')):
-        a = [r[key] for r in ours]
-        print(f'| {name} | {middle(a)} | ' + ' | '.join(f'{middle([r[key] for r in theirs[p]])} | {ratio(a, [r[key] for r in theirs[p]])}' for p in pythons) + ' |', flush=True)
+        print(f'| {name} ' + cells(found, pythons, key), flush=True)
 
 
 def loading(opt, pythons, record):
     print('\n### The loader alone: Fashion-MNIST, batch 64, shuffled, one worker, samples/s\n')
     print('Both sides deliver normalised f32 batches. PyTorch: a Dataset that gives one normalised sample at a time, through DataLoader.\n')
     print('| Heddle | ' + ' | '.join(f'PyTorch {v} | ratio' for v in pythons.values()) + ' |\n| --- |' + ' --- | --- |' * len(pythons))
-    ours, theirs = [], {p: [] for p in pythons}
-    for _ in range(opt.rounds):
-        ours.append(json.loads(run([real_program(os.path.join(opt.programs, 'bench-loader')), opt.root, '1'], environment(opt))[0])['samples_per_s'])
-        for p in pythons:
-            theirs[p].append(json.loads(run([p, os.path.join(HERE, 'peer_loader.py'), '--root', opt.root])[0])['samples_per_s'])
-            record.append(dict(part='loader', torch=pythons[p], heddle=ours[-1], peer=theirs[p][-1]))
-    print(f'| {middle(ours)} | ' + ' | '.join(f'{middle(theirs[p])} | {ratio(ours, theirs[p])}' for p in pythons) + ' |', flush=True)
+    program = real_program(os.path.join(opt.programs, 'bench-loader'))
+    found = rounds_of(opt, 'loader', pythons, opt.rounds, lambda: json.loads(run([program, opt.root, '1'], environment(opt))[0]),
+                      lambda p: json.loads(run([p, os.path.join(HERE, 'peer_loader.py'), '--root', opt.root])[0]), record)
+    print(cells(found, pythons, 'samples_per_s'), flush=True)
 
 
 def processor():
@@ -157,14 +175,18 @@ def main(opt):
     record, pythons = [], {p: version(p) for p in opt.torch.split(':') if p}
     head = dict(date=time.strftime('%Y-%m-%d'), processor=processor(), versions=versions(opt, pythons), load=os.getloadavg()[0], rounds=opt.rounds)
     print(f'{head["date"]}, {head["processor"]}, load {head["load"]:.1f} at the start; {head["versions"]}; {opt.rounds} rounds; medians [smallest-largest].')
-    if opt.profile:
-        record.append(profiles.show(sys.modules[__name__], opt, pythons))
-    for part, function in (('train', training), ('start', starting), ('loader', loading)):
-        if part in opt.parts.split(',') and not opt.profile:
-            function(opt, pythons, record)
-    if opt.json:
-        with open(opt.json, 'w') as f:
-            json.dump(dict(head, results=record), f, indent=1)
+    try:
+        if opt.profile:
+            record.append(profiles.show(sys.modules[__name__], opt, pythons))
+        for part, function in (('train', training), ('start', starting), ('loader', loading)):
+            if part in opt.parts.split(',') and not opt.profile:
+                opt.progress(part)
+                function(opt, pythons, record)
+    finally:                                    # a run that is broken off keeps what it has
+        if opt.json:
+            with open(opt.json, 'w') as f:
+                json.dump(dict(head, results=record), f, indent=1)
+    opt.progress('done')
 
 
 if __name__ == '__main__':

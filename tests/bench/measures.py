@@ -1,54 +1,76 @@
 """The table of measures: Heddle and PyTorch take turns, row by row; medians, ratios within a round, the targets of rows.py.
 
 PyTorch's contenders live through a row (import and compilation are paid once, before the first turn) and wait asleep while it is not their turn."""
+import contextlib
 import json
 import os
 import re
+import select
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 from rows import NEIGHBOUR, ROWS, UPDATE, make_data
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-class NotThere(Exception):
-    pass
+class Failed(Exception):
+    """Why a contender, or a whole row, has no figure."""
 
 
 class Peer:
-    """A PyTorch process: measures when told."""
-    def __init__(self, opt, python, mode, layout, command):
-        self.python, self.mode, self.layout, self.name = python, mode, layout, f'{mode} {layout}'.strip()
-        self.errors = tempfile.TemporaryFile()
+    """A PyTorch process: measures when told.  A turn may take as long as a start at most."""
+    def __init__(self, opt, python, version, mode, form, command):
+        self.python, self.mode, self.limit, self.name = python, mode, opt.limit, f'PyTorch {version}, {mode} {form}'.strip()
+        self.errors, self.rest, self.facts, self.started_s, begun = tempfile.TemporaryFile(), b'', None, None, time.monotonic()
         env = dict(os.environ, TORCHINDUCTOR_CACHE_DIR=os.path.join(opt.folder, 'inductor'))
-        self.process = subprocess.Popen([python] + command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, env=env, text=True)
-        self.facts, self.rss = None, None
+        self.process = subprocess.Popen([python] + command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, env=env, start_new_session=True)
+        try:
+            self.facts = self.answer('it did not start')
+            self.started_s = time.monotonic() - begun
+        except BaseException:
+            self.close()
+            raise
 
-    def ready(self):
-        line = self.process.stdout.readline()
-        self.facts = json.loads(line) if line else None
-        return self.facts is not None
+    def answer(self, late):
+        """The next line it prints, as JSON."""
+        end, out = time.monotonic() + self.limit, self.process.stdout.fileno()
+        while b'\n' not in self.rest:
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([out], [], [], left)[0]:
+                raise Failed(f'{self.name}: {late} within {self.limit:g} s')
+            piece = os.read(out, 65536)
+            if not piece:
+                raise Failed(f'{self.name}: {self.why()}')
+            self.rest += piece
+        text, _, self.rest = self.rest.partition(b'\n')
+        return json.loads(text)
 
     def why(self):
         self.errors.seek(0)
-        return (self.errors.read().decode().strip().splitlines() or ['it ended without a word'])[-1]
+        return (self.errors.read().decode(errors='replace').strip().splitlines() or ['it ended without a word'])[-1]
 
     def measure(self, seconds):
-        self.process.stdin.write(f'{seconds}\n')
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise NotThere(f'PyTorch, {self.name}: {self.why()}')
-        found = json.loads(line)
-        self.rss = found.get('peak_rss_mib')
-        return found['samples_per_s']
+        try:
+            self.process.stdin.write(f'{seconds}\n'.encode())
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass                                # the answer tells why
+        return self.answer('a turn did not end')['samples_per_s']
 
     def close(self):
-        self.process.stdin.close()
+        """Its compiler processes end with it."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
         self.process.wait()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.stdout.close()
         self.errors.close()
 
@@ -60,16 +82,16 @@ class Heddle:
 
     def run(self, steps, every):
         log = os.path.join(self.opt.folder, 'run.jsonl')
-        _, errors, self.rss, status = self.tools.run(heddle_command(self.tools, self.opt, self.row, self.threads, self.places, steps, every, log), self.tools.environment(self.opt), check=False)
+        _, errors, rss, status = self.tools.run(heddle_command(self.tools, self.opt, self.row, self.threads, self.places, steps, every, log), self.tools.environment(self.opt), check=False)
         if status:
-            raise NotThere('not there yet: ' + errors.split('\n')[0] if re.search(r'no (model|dataset) plugin', errors) else errors.strip())
+            first = (errors.strip().splitlines() or [f'it ended with status {status}'])[0]
+            raise Failed(('not there yet: ' if re.search(r'no (model|dataset) plugin', errors) else 'Heddle failed: ') + first)
         with open(log) as f:
-            events = [json.loads(line) for line in f]
-        return events
+            return [json.loads(line) for line in f], rss
 
     def first(self):
         half = self.row.check // 2
-        events = self.run(self.row.check, half)
+        events, self.rss = self.run(self.row.check, half)
         text = next(e['text'] for e in events if e['event'] == 'run_start')
         batch = [e for e in events if e['event'] == 'batch']
         self.rate = batch[-1].get('samples_per_second') or 1
@@ -78,7 +100,7 @@ class Heddle:
     def measure(self, seconds):
         every = max(1, int(self.rate * seconds / self.row.batch / 9))
         chunks = 9 if every > 1 else max(4, min(9, int(self.rate * seconds / self.row.batch)))
-        rates = [e['samples_per_second'] for e in self.run(every * chunks, every) if e['event'] == 'batch' and 'samples_per_second' in e]
+        rates = [e['samples_per_second'] for e in self.run(every * chunks, every)[0] if e['event'] == 'batch' and 'samples_per_second' in e]
         self.rate = statistics.median(rates[1:] or rates)
         return self.rate
 
@@ -88,10 +110,13 @@ class Heddle:
 
 class HeddleUpdate:
     def __init__(self, tools, opt, threads):
-        self.command, self.tools, self.opt, self.rss = [tools.real_program(os.path.join(opt.programs, 'bench-update')), str(threads)], tools, opt, None
+        self.command, self.tools, self.opt = [tools.real_program(os.path.join(opt.programs, 'bench-update')), str(threads)], tools, opt
 
     def run(self, seconds):
-        return json.loads(self.tools.run(self.command + [str(seconds)], self.tools.environment(self.opt))[0])
+        text, errors, _, status = self.tools.run(self.command + [str(seconds)], self.tools.environment(self.opt), check=False)
+        if status:
+            raise Failed('Heddle failed: ' + (errors.strip().splitlines() or [f'it ended with status {status}'])[0])
+        return json.loads(text)
 
     def first(self):
         return self.run(0)
@@ -128,60 +153,76 @@ def peer_command(row, threads, places, *more):
     return [os.path.join(HERE, 'peer_train.py'), '--model', row.name, '--root', places[row.data], '--threads', str(threads), '--batch', str(row.batch), '--lr', str(row.lr), *more]
 
 
-def peers_of(opt, pythons, row, threads, places):
-    found = []
-    for python in pythons:
-        for mode in ('eager', 'compile'):
-            for layout in ('nchw', 'channels_last') if row.images else ('',):
+def plans_of(pythons, row, threads, places):
+    """(python, version, mode, form, command) of each contender.  torch.compile turns convolutions into channels_last itself: one layout does."""
+    plans = []
+    for python, version in pythons.items():
+        layouts = dict(eager=('nchw', 'channels_last'), compile=('channels_last',)) if row.images else dict(eager=('',), compile=('',))
+        for mode in ('eager', 'compile') if threads in row.compile_threads else ('eager',):
+            for layout in layouts[mode]:
                 flags = (['--compile'] if mode == 'compile' else []) + (['--channels-last'] if layout == 'channels_last' else [])
-                found.append(Peer(opt, python, mode, layout, peer_command(row, threads, places, '--serve', str(row.check), *flags)))
-    return found
+                plans.append((python, version, mode, layout, peer_command(row, threads, places, '--serve', str(row.check), *flags)))
+    return plans
 
 
-def update_peers(opt, pythons, threads):
-    return [Peer(opt, python, 'compile' if form == 'compile' else 'eager', form, [os.path.join(HERE, 'peer_update.py'), '--threads', str(threads), '--form', form])
-            for python in pythons for form in ('foreach', 'fused', 'compile')]
+def update_plans(pythons, threads):
+    return [(python, version, 'compile' if form == 'compile' else 'eager', '' if form == 'compile' else form,
+             [os.path.join(HERE, 'peer_update.py'), '--threads', str(threads), '--form', form]) for python, version in pythons.items() for form in ('foreach', 'fused', 'compile')]
 
 
-def settle(peers, notes):
-    """Those that start; the others leave a note."""
-    good = []
-    for p in peers:
-        if p.ready():
-            good.append(p)
-        else:
-            notes.append(f'PyTorch, {p.name}: did not start: {p.why()}')
-            p.close()
-    return good
+def start_peers(opt, plans, peers, notes):
+    """One after the other, so that none waits for another's compilation; those that do not start leave a note."""
+    for plan in plans:
+        try:
+            peers.append(Peer(opt, *plan))
+            opt.progress(f'{peers[-1].name} started in {peers[-1].started_s:.1f} s')
+        except Failed as e:
+            notes.append(str(e))
+            opt.progress(str(e))
 
 
-def check_same(name, ours, peers, notes):
+def check_same(ours, peers, notes):
     """Equal numbers of parameters, or the row means nothing; losses that differ much are told."""
     for p in peers:
         if p.facts['parameters'] != ours['parameters']:
-            sys.exit(f'{name}: Heddle has {ours["parameters"]} parameters, PyTorch {p.facts["parameters"]}: not the same network')
+            raise Failed(f'not the same network: Heddle has {ours["parameters"]} parameters, {p.name} {p.facts["parameters"]}')
         key, bound = ('after_10', 1e-5) if 'after_10' in ours else ('loss', 0.3)
         if not abs(ours[key] - p.facts[key]) <= bound * abs(p.facts[key]):
-            notes.append(f'{key}: Heddle {ours[key]:.6g}, PyTorch ({p.name}) {p.facts[key]:.6g}: look into it')
+            notes.append(f'{key}: Heddle {ours[key]:.6g}, {p.name} {p.facts[key]:.6g}: look into it')
 
 
-def turns(opt, ours, peers, neighbour):
-    """{contender: [samples/s by round]}, alone and beside the neighbour.  Round 0 warms up, does not count, and drops the layouts that lose clearly."""
-    rates = {(c, side): [] for c in [ours] + peers for side in ('alone', 'beside')}
-    racing = list(peers)
-    for i in range(opt.rounds + 1):
-        for c in racing + [ours] if i == 0 else [ours] + racing:
-            rates[c, 'alone'].append(c.measure(opt.turn))
-            if neighbour and i:
-                with Neighbour():
-                    rates[c, 'beside'].append(c.measure(opt.turn))
-        if i == 0:
-            best = {}
-            for p in peers:
-                best[p.python, p.mode] = max(best.get((p.python, p.mode), 0), rates[p, 'alone'][0])
-            racing = [p for p in peers if rates[p, 'alone'][0] >= 0.85 * best[p.python, p.mode]]
-            for c in rates:
-                rates[c].clear()
+def turn(opt, contenders, rates, side, notes):
+    """One turn of each; those that are left.  Heddle's failure ends the row, PyTorch's leaves a note and no figure."""
+    left = []
+    for c in contenders:
+        try:
+            rates[c, side].append(c.measure(opt.turn))
+            left.append(c)
+        except Failed as e:
+            if not isinstance(c, Peer):
+                raise
+            notes.append(str(e))
+            opt.progress(str(e))
+            for other in ('alone', 'beside'):
+                rates[c, other].clear()
+    return left
+
+
+def turns(opt, ours, peers, neighbour, notes):
+    """{contender: [samples/s by round]}, alone and beside the neighbour.  Round 0 warms up, does not count, and drops the forms that lose clearly."""
+    rates, best = {(c, side): [] for c in [ours] + peers for side in ('alone', 'beside')}, {}
+    racing = [c for c in turn(opt, peers + [ours], rates, 'alone', notes) if c is not ours]
+    for p in racing:
+        best[p.python, p.mode] = max(best.get((p.python, p.mode), 0), rates[p, 'alone'][0])
+    racing = [p for p in racing if rates[p, 'alone'][0] >= 0.85 * best[p.python, p.mode]]
+    for values in rates.values():
+        values.clear()
+    for i in range(opt.rounds):
+        racing = [c for c in turn(opt, [ours] + racing, rates, 'alone', notes) if c is not ours]
+        if neighbour:
+            with Neighbour():
+                racing = [c for c in turn(opt, [ours] + racing, rates, 'beside', notes) if c is not ours]
+        opt.progress(f'round {i + 1} of {opt.rounds}')
     return rates
 
 
@@ -206,8 +247,8 @@ def result_of(rates, ours, peers, python, side, eager, compiled):
 
 
 def memory_of(ours, peers, python, target):
-    theirs = [p.rss for p in peers if p.python == python and p.mode == 'eager' and p.rss]
-    if not theirs or not ours.rss:
+    theirs = [p.facts['peak_rss_mib'] for p in peers if p.python == python and p.mode == 'eager']
+    if not theirs:
         return None
     return dict(heddle_mib=ours.rss, torch_mib=min(theirs), ratio=ours.rss / min(theirs), target=target, met=ours.rss / min(theirs) <= target)
 
@@ -221,29 +262,33 @@ def race(tools, opt, pythons, row, threads, places, record):
     peers = []
     try:
         facts = ours.first()
-        peers = settle(update_peers(opt, pythons, threads) if update else peers_of(opt, pythons, row, threads, places), notes)
-        check_same(spec['name'], facts, peers, notes)
-        rates = turns(opt, ours, peers, neighbour)
+        plans = update_plans(pythons, threads) if update else plans_of(pythons, row, threads, places)
+        start_peers(opt, plans, peers, notes)
+        check_same(facts, peers, notes)
+        rates = turns(opt, ours, peers, neighbour, notes)
         for python in pythons:
-            shared = dict(row=spec['name'], title=spec['title'], threads=threads, torch=pythons[python], parameters=facts['parameters'], notes=notes,
+            shared = dict(row=spec['name'], title=spec['title'], threads=threads, torch=pythons[python], parameters=facts['parameters'], notes=notes, tried=sorted({plan[2] for plan in plans}),
                           loss=dict(heddle=facts.get('loss'), **{p.name: p.facts.get('loss') for p in peers if p.python == python}),
-                          single={p.name: rates[p, 'alone'] for p in peers if p.python == python})
+                          single={p.name: rates[p, 'alone'] for p in peers if p.python == python}, started_s={p.name: p.started_s for p in peers if p.python == python})
             record.append(dict(shared, kind='alone', **result_of(rates, ours, peers, python, 'alone', spec['eager'], spec['compiled']),
-                               memory=None if update else memory_of(ours, peers, python, row.memory)))
+                               memory=None if update else memory_of(ours, peers, python, row.memory), bytes=facts['parameters'] * UPDATE['bytes'] if update else None))
             if neighbour:
                 record.append(dict(shared, kind='beside', **result_of(rates, ours, peers, python, 'beside', 2, 2), memory=None,
                                    kept={n: statistics.median(b) / statistics.median(a) for n, a, b in
                                          [('heddle', rates[ours, 'alone'], rates[ours, 'beside'])] +
                                          [(m, best_of(rates, peers, python, m, 'alone'), best_of(rates, peers, python, m, 'beside')) for m in ('eager', 'compile')] if a and b}))
-    except NotThere as e:
-        record.append(dict(row=spec['name'], title=spec['title'], threads=threads, kind='missing', notes=[str(e)]))
+    except Failed as e:
+        opt.progress(str(e))
+        record.append(dict(row=spec['name'], title=spec['title'], threads=threads, kind='missing', notes=[str(e)] + notes))
     finally:
         for p in peers:
             p.close()
 
 
-def cell(values):
-    return f'{statistics.median(values):,.0f}' if values and statistics.median(values) >= 100 else f'{statistics.median(values):.3g}' if values else '-'
+def cell(values, tried=True):
+    if not values:
+        return 'failed: see the notes' if tried else 'not run'
+    return f'{statistics.median(values):,.0f}' if statistics.median(values) >= 100 else f'{statistics.median(values):.3g}'
 
 
 def against(v):
@@ -253,34 +298,42 @@ def against(v):
     return '**%.2f** [%.2f-%.2f] | %g: %s' % (v['ratio'], v['low'], v['high'], v['target'], 'met' if v['met'] else 'missed by %.0f %%' % missed)
 
 
-def line(r):
+def bandwidth(r):
+    speeds = ['%s %.1f' % (n, r['bytes'] * statistics.median(r[n]) / 1e9) for n in ('heddle', 'eager', 'compile') if r[n]]
+    return 'GB/s at %d bytes a parameter: ' % UPDATE['bytes'] + ', '.join(speeds)
+
+
+def line(r, several):
     if r['kind'] == 'missing':
         return '| %s | %d | %s | | | | | | | |' % (r['title'], r['threads'], r['notes'][0])
-    title = r['title'] + (', beside an endless loop on one CPU' if r['kind'] == 'beside' else '')
+    title = r['title'] + (', beside an endless loop on one CPU' if r['kind'] == 'beside' else '') + (f' (PyTorch {r["torch"]})' if several else '')
     m, memory = r['memory'], '-'
     if m:
         memory = '%.0f / %.0f = %.2f (%g: %s)' % (m['heddle_mib'], m['torch_mib'], m['ratio'], m['target'], 'met' if m['met'] else 'missed')
+    elif r.get('bytes'):
+        memory = bandwidth(r)
     elif 'kept' in r:
         memory = 'keeps ' + ', '.join('%s %.0f %%' % (n, 100 * v) for n, v in r['kept'].items())
-    return '| ' + ' | '.join([title, str(r['threads']), cell(r['heddle']), cell(r['eager']), against(r['against_eager']), cell(r['compile']), against(r['against_compile']), memory]) + ' |'
+    return '| ' + ' | '.join([title, str(r['threads']), cell(r['heddle']), cell(r['eager'], 'eager' in r['tried']), against(r['against_eager']), cell(r['compile'], 'compile' in r['tried']), against(r['against_compile']), memory]) + ' |'
 
 
 def table(tools, opt, pythons, record):
     print('\n### Measures: training, samples/s (adamw: updates/s)\n')
     print('f32; the same network (parameters counted), loss, optimizer and batch on both sides. fashion and cifar rows, and gpt: gathering and normalising a batch included on both sides. '
-          'tiny and 224x224 rows: random images; included in Heddle\'s time, free in PyTorch\'s (batches made up before). PyTorch: the better of NCHW and channels_last in each round, fused optimizer. '
-          'Ratio: Heddle / PyTorch within a round, median [smallest-largest]. Memory: peak resident MiB, Heddle / PyTorch eager.\n')
+          'tiny and 224x224 rows: random images; included in Heddle\'s time, free in PyTorch\'s (batches made up before). PyTorch: the better of NCHW and channels_last in each round (torch.compile: channels_last, which it makes of either), fused optimizer. '
+          'Ratio: Heddle / PyTorch within a round, median [smallest-largest]. Memory: peak resident MiB after the same first steps, Heddle / PyTorch eager.\n')
     print('| training | threads | Heddle | PyTorch eager | ratio | target | torch.compile | ratio | target | memory |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |', flush=True)
-    wanted = [n for n in opt.rows.split(',') if n]
+    wanted, notes = [n for n in opt.rows.split(',') if n], []
     with tempfile.TemporaryDirectory() as folder:
         opt.folder = folder
         places = make_data(folder, opt.root, {ROWS[n].data for n in wanted if n in ROWS})
         for name in wanted:
-            for threads in map(int, opt.threads.split(',')):
+            for threads in [t for t in map(int, opt.threads.split(',')) if name not in ROWS or t in ROWS[name].threads]:
                 before = len(record)
+                opt.progress(f'{name}, {threads} thread(s)')
                 race(tools, opt, pythons, ROWS.get(name), threads, places, record)
                 for r in record[before:]:
-                    print(line(r), flush=True)
-    for r in record:
-        for note in r.get('notes', []) if r.get('kind') == 'alone' else []:
-            print(f'\nNote ({r["row"]}, {r["threads"]} threads): {note}')
+                    print(line(r, len(pythons) > 1), flush=True)
+                notes += [f'\nNote ({name}, {threads} thread(s)): {note}' for note in record[before]['notes'][1 if record[before]['kind'] == 'missing' else 0:]]
+    for note in notes:
+        print(note)

@@ -59,7 +59,10 @@ def mobilenet(classes=1000):
             layers.append(Inverted(cin, cout, 1 if i else stride, expand))
             cin = cout
     layers += [nn.Conv2d(cin, 1280, 1, bias=False), nn.BatchNorm2d(1280), nn.ReLU6(inplace=True)]
-    return he(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(1280, classes)))
+    head = nn.Linear(1280, classes)
+    nn.init.normal_(head.weight, std=0.01)
+    nn.init.zeros_(head.bias)
+    return he(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), head))
 
 
 class GPTBlock(nn.Module):
@@ -77,7 +80,7 @@ class GPTBlock(nn.Module):
 
 
 class GPT(nn.Module):
-    """GPT-2: learned positions, biases, gelu's tanh form, the head's weight tied to the embedding; no dropout."""
+    """GPT-2: learned positions, biases, gelu's tanh form, the head's weight tied to the embedding, smaller weights into the residual stream; no dropout."""
     def __init__(self):
         super().__init__()
         self.wte, self.wpe = nn.Embedding(VOCABULARY, WIDE), nn.Embedding(CONTEXT, WIDE)
@@ -87,6 +90,9 @@ class GPT(nn.Module):
                 nn.init.normal_(m.weight, std=0.02)
                 if getattr(m, 'bias', None) is not None:
                     nn.init.zeros_(m.bias)
+        for block in self.blocks:
+            for m in (block.out, block.down):
+                nn.init.normal_(m.weight, std=0.02 / (2 * DEPTH) ** 0.5)
 
     def forward(self, x):
         h = self.wte(x) + self.wpe.weight[:x.shape[1]]

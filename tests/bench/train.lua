@@ -36,7 +36,7 @@ local networks = {
   resnet20 = function () return h.model "resnet" { batch.image, depth = 20, classes = 10 } end,
   resnet18 = function () return h.model "resnet" { batch.image, depth = 18, classes = 1000 } end,
   mobilenet = function () return h.model "mobilenet" { batch.image, classes = 1000 } end,
-  gpt = function () return h.model "gpt" { batch.tokens, layers = 4, width = 128, heads = 4, context = 128, vocabulary = 65, dropout = 0 } end,
+  gpt = function () return h.model "gpt" { batch.tokens, layers = 4, width = 128, heads = 4, context = 128, classes = batch.targets.classes, dropout = 0 } end,
   cnn = function ()
     return h.model "sequential" { batch.image, layers = L.chain (
       L.conv_bn (32), L.conv_bn (32), { L.max_pool { kernel = 2 } }, L.conv_bn (64), L.conv_bn (64), { L.max_pool { kernel = 2 } },
