@@ -58,7 +58,10 @@ def kernels(errors, known):
 
 
 def print_rows(title, rows, ceiling):
-    """ROWS: (name, how many, ms a step, flops a step)"""
+    """ROWS: (name, how many, ms a step, flops a step), or why there are none."""
+    if isinstance(rows, str):
+        print(f'\n#### {title}: {rows}')
+        return
     total = sum(r[2] for r in rows) or 1
     print(f'\n#### {title}: {total:.3f} ms a step in kernels\n\n| operation | calls | ms a step | share | GFLOP/s | of sgemm |\n| --- | --- | --- | --- | --- | --- |')
     for name, calls, ms, flops in sorted(rows, key=lambda r: -r[2])[:20]:
@@ -66,30 +69,48 @@ def print_rows(title, rows, ceiling):
         print('| %s | %.0f | %.3f | %.0f %% | ' % (name, calls, ms, 100 * ms / total) + ('%.1f | %.0f %% |' % (rate, 100 * rate / ceiling) if rate else '| |'))
 
 
+def ceilings(tools, opt, threads, before=None):
+    """The best of this measurement and the one before: a busy moment must not lower a ceiling."""
+    found = json.loads(tools.run([os.path.join(opt.programs, 'ceilings'), str(threads)])[0])
+    return {k: max(v, (before or {}).get(k, 0)) for k, v in found.items()}
+
+
+def heddle_rows(tools, opt, row, threads, places):
+    """(name, how many, ms a step, flops a step) by operation and kernel."""
+    log = os.path.join(opt.folder, 'run.jsonl')
+    command = measures.heddle_command(tools, opt, row, threads, places, STEPS[row.name], STEPS[row.name], log)
+    errors = tools.run(command, dict(tools.environment(opt), HEDDLE_CPU_PROFILE='1'))[1]
+    program = tools.run(measures.heddle_command(tools, opt, row, threads, places, 1, 1, log, ('graph', '--program')), tools.environment(opt))[0]
+    flops = operations(program)
+    found, sums = kernels(errors, set(flops) | set(re.findall(r'= (\w+) ', program)) | {'assign'}), {}
+    for (op, _), (ms, _) in found.items():
+        sums[op] = sums.get(op, 0) + ms
+    return [(f'{op}, {what}', n, ms, flops.get(op, 0) * ms / sums[op] if sums[op] else 0) for (op, what), (ms, n) in found.items()]
+
+
+def torch_rows(tools, opt, python, row, threads, places):
+    text = tools.run([python] + measures.peer_command(row, threads, places, '--profile', str(STEPS[row.name])))[0]
+    return [(r['name'], r['calls'], r['ms'], r['flops']) for r in json.loads(text.strip().splitlines()[-1])]
+
+
 def show(tools, opt, pythons):
     row, result = ROWS[opt.profile], dict(profile=opt.profile, threads=[])
     print(f'\n### Profile: {row.title}')
     with tempfile.TemporaryDirectory() as opt.folder:
-        places, log = make_data(opt.folder, opt.root, {row.data}), os.path.join(opt.folder, 'run.jsonl')
+        places = make_data(opt.folder, opt.root, {row.data})
         for threads in map(int, opt.threads.split(',')):
-            limit = json.loads(tools.run([os.path.join(opt.programs, 'ceilings'), str(threads)])[0])
+            limit, tables = ceilings(tools, opt, threads), []
+            sides = [('Heddle', lambda: heddle_rows(tools, opt, row, threads, places))]
+            sides += [(f'PyTorch {v}, eager, NCHW', lambda p=p: torch_rows(tools, opt, p, row, threads, places)) for p, v in pythons.items()]
+            for name, measure in sides:
+                opt.progress(f'{name}, {threads} thread(s)')
+                try:
+                    tables.append((name, measure()))
+                except measures.Failed as e:
+                    tables.append((name, str(e)))
+                limit = ceilings(tools, opt, threads, limit)
             print(f'\n{threads} thread(s): ceilings of this machine: sgemm (oneDNN) {limit["sgemm_gflops"]} GFLOP/s, copy {limit["copy_gbs"]} GB/s (read + written)')
-            command = measures.heddle_command(tools, opt, row, threads, places, STEPS[row.name], STEPS[row.name], log)
-            _, errors, _, status = tools.run(command, dict(tools.environment(opt), HEDDLE_CPU_PROFILE='1'), check=False)
-            if status:
-                print(f'\nHeddle: {errors.splitlines()[0]}')
-                continue
-            program = tools.run(measures.heddle_command(tools, opt, row, threads, places, 1, 1, log, ('graph', '--program')), tools.environment(opt))[0]
-            flops = operations(program)
-            found, sums = kernels(errors, set(flops) | set(re.findall(r'= (\w+) ', program)) | {'assign'}), {}
-            for (op, _), (ms, _) in found.items():
-                sums[op] = sums.get(op, 0) + ms
-            rows = [(f'{op}, {what}', n, ms, flops.get(op, 0) * ms / sums[op] if sums[op] else 0) for (op, what), (ms, n) in found.items()]
-            print_rows('Heddle', rows, limit['sgemm_gflops'])
-            result['threads'].append(dict(threads=threads, ceilings=limit, heddle=rows))
-            for python, version in pythons.items():
-                text = tools.run([python] + measures.peer_command(row, threads, places, '--profile', str(STEPS[row.name])))[0]
-                theirs = [(r['name'], r['calls'], r['ms'], r['flops']) for r in json.loads(text.strip().splitlines()[-1])]
-                print_rows(f'PyTorch {version}, eager, NCHW', theirs, limit['sgemm_gflops'])
-                result['threads'][-1][version] = theirs
+            for name, rows in tables:
+                print_rows(name, rows, limit['sgemm_gflops'])
+            result['threads'].append(dict(threads=threads, ceilings=limit, sides=dict(tables)))
     return result
