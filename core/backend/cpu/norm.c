@@ -144,7 +144,8 @@ sums_row (const GradientPlane *q, const float *mean, float *sum, float *dot)
   for (gint64 i = 0; q->bounded && i < q->pixels; i++)
     {
       float g = q->dy[i], y = q->bounded[i];       /* read in any case: a load under a condition is no vector load */
-      q->masked[i] = (y > min) & !(y >= max) ? g : 0;
+      g = y > min ? g : 0;
+      q->masked[i] = y >= max ? 0 : g;
     }
   for (; p + PARTS <= q->pixels; p += PARTS)
     for (int l = 0; l < PARTS; l++)
