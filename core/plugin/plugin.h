@@ -90,7 +90,8 @@ typedef struct
   guint32            size;
   const char *const *outputs;       /* NULL-terminated port names; NULL means one, "output" */
   /* [main] Emits the network for the given inputs (already f32 if the dataset declared a scale; the batch is axis 0).  Called once per program: training,
-   * evaluation, and a last batch of another size; the same names give the same parameters.  OUTPUTS has room for the declared ports. */
+   * evaluation, and a last batch of another size; the same names give the same parameters.  OUTPUTS has room for the declared ports.
+   * An error set after a call to the builder has failed says where in the model that was; the builder's own message follows it. */
   gboolean         (*build) (gpointer self, HeddleBuilder *b, HeddleValue *const *inputs, guint n_inputs, HeddleValue **outputs, GError **error);
   /* [main] Optional: after options are filled, before build: checks that no single range can express. */
   gboolean         (*check) (gpointer self, GError **error);

@@ -15,7 +15,8 @@
 #define P(rule) heddle_print_rule_##rule
 #define A(T) sizeof (T)
 
-/* AMP classes: PyTorch's autocast lists for CUDA (aten/src/ATen/autocast_mode.h); what is in none of them keeps its inputs' dtype. */
+/* AMP classes: PyTorch's autocast lists for CUDA (aten/src/ATen/autocast_mode.h); what is in none of them keeps its inputs' dtype.  concat is in none either: torch.cat
+ * itself promotes mixed inputs, with or without autocast (CPU autocast lists it as widest, which is the same); WIDEST is that promotion, as KEEP's only concerns elementwise. */
 static const HeddleOpInfo table[] = {
   ROW (ADD, "add", 2, 2, 1, 0, KEEP, E, binary, G (add), NULL, "a + b, NumPy broadcasting"),
   ROW (SUB, "sub", 2, 2, 1, 0, KEEP, E, binary, G (sub), NULL, "a - b"),

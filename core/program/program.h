@@ -143,10 +143,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (HeddleProgram, heddle_program_free)
 /* How autocast treats an operation's floating inputs (research: PyTorch's autocast lists). */
 typedef enum
 {
-  HEDDLE_AMP_KEEP = 1,   /* runs in its inputs' dtype, mixed inputs are promoted to the widest */
+  HEDDLE_AMP_KEEP = 1,   /* runs in its inputs' dtype; mixed inputs of elementwise operations are promoted to the widest */
   HEDDLE_AMP_LOW,        /* inputs cast to the low precision */
   HEDDLE_AMP_F32,        /* inputs cast to f32 */
-  HEDDLE_AMP_WIDEST,     /* inputs cast to the widest among them */
+  HEDDLE_AMP_WIDEST,     /* inputs cast to the widest among them, under autocast or not */
   HEDDLE_AMP_FIRST       /* only the first input's dtype counts, the others stay as they are (batch_norm: f32 statistics) */
 } HeddleAmpClass;
 

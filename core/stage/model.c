@@ -29,7 +29,12 @@ emit_model (HeddleStage *stage, HeddleEmit *emit, HeddlePort *const *in, guint n
   gboolean ok = check_model (stage, error) && (iface->build (stage->plugin->self, emit->builder, inputs, n_in, outputs, &local) || local || heddle_builder_error (emit->builder));
   if (local)
     {
-      g_propagate_error (error, local);
+      const GError *what = heddle_builder_error (emit->builder);
+      if (what)               /* the plugin says where, the builder what */
+        g_set_error (error, what->domain, what->code, "%s: %s", local->message, what->message);
+      else
+        g_propagate_error (error, g_steal_pointer (&local));
+      g_clear_error (&local);
       ok = FALSE;
     }
   ok = ok && heddle_emit_ok (emit, error);

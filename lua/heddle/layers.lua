@@ -4,11 +4,16 @@
 
 local layers = {}
 
+-- linear takes the last axis of a sequence (N, T, features) and flattens anything of higher rank; last_axis = true or false decides otherwise.
+-- attention { 8, causal = true } is self-attention of a sequence: one projection to queries, keys and values, heads, one projection back.
+-- reshape { { 4, -1 } } gives the sizes of one sample, permute { { 0, 2, 1 } } counts the batch axis as 0, transpose {} exchanges the last two axes.
+
 -- Each layer type and the option that may be given without its name: L.linear { 10 }, L.conv2d { 32, kernel = 3 }
 local types = { conv2d = "channels", conv_transpose2d = "channels", upsample = "scale",
                 relu6 = false, leaky_relu = "slope", clamp = false, silu = false, hardswish = false,
-                linear = "features", batch_norm = false, max_pool = "kernel", avg_pool = "kernel", global_avg_pool = false, relu = false,
-                gelu = false, sigmoid = false, tanh = false, softmax = "axis", dropout = "probability", flatten = false, residual = "layers" }
+                linear = "features", batch_norm = false, layer_norm = false, rms_norm = false, group_norm = "groups",
+                embedding = "count", positional_embedding = "count", attention = "heads", reshape = "shape", permute = "axes", transpose = false, max_pool = "kernel", avg_pool = "kernel", global_avg_pool = false, relu = false,
+                gelu = false, sigmoid = false, tanh = false, softmax = "axis", log_softmax = "axis", dropout = "probability", flatten = false, residual = "layers" }
 
 for name, main in pairs (types) do
   layers[name] = function (options)

@@ -72,6 +72,7 @@ norm (Net *n, HeddleValue *x)
 }
 
 static HeddleValue *relu (Net *n, HeddleValue *x) { return between (n, heddle_relu (n->b, x)); }
+static HeddleValue *clamp (Net *n, HeddleValue *x) { return between (n, heddle_clamp (n->b, x, -0.25, 1.5)); }
 
 static HeddleValue *
 pool (Net *n, HeddleValue *x)
@@ -117,6 +118,28 @@ normalised_pool (Net *n)
 {
   HeddleValue *x = pool (n, relu (n, norm (n, conv (n, input (n, heddle_shape (3, 16, height, width)), 32, 3, 1, FALSE))));
   return pool (n, norm (n, conv (n, x, 16, 3, 1, FALSE)));
+}
+
+/* an inverted residual's order: clamps inside, none behind the sum */
+static HeddleValue *
+clamped (Net *n)
+{
+  HeddleValue *x = clamp (n, norm (n, conv (n, input (n, heddle_shape (3, 16, height, width)), 16, 3, 1, FALSE)));
+  HeddleValue *y = norm (n, conv (n, clamp (n, norm (n, conv (n, x, 32, 1, 0, FALSE))), 16, 3, 1, FALSE));
+  return clamp (n, between (n, heddle_add (n->b, y, x)));
+}
+
+static HeddleValue *
+clamped_pool (Net *n)
+{
+  return clamp (n, pool (n, norm (n, conv (n, input (n, heddle_shape (3, 16, height, width)), 32, 3, 1, FALSE))));
+}
+
+static HeddleValue *
+row_major_clamp (Net *n)
+{
+  HeddleValue *x = clamp (n, norm (n, input (n, heddle_shape (3, 5, height, width))));
+  return clamp (n, between (n, heddle_add (n->b, norm (n, x), x)));
 }
 
 static HeddleValue *
@@ -288,6 +311,8 @@ test_norm (void)
   static const gint64 sizes[][2] = { { 8, 8 }, { 9, 7 }, { 1, 5 } };
   static const char *const relu[] = { "batch norm+relu", "batch norm+add+relu", "batch norm, relu", NULL }, *const add[] = { "batch norm+add", NULL };
   static const char *const pooled[] = { "batch norm+max pool+relu", "batch norm+max pool", "batch norm, pooled", NULL }, *const rows[] = { "batch norm+relu", "batch norm+add+relu", NULL };
+  static const char *const clamps[] = { "batch norm+clamp", "batch norm+add+clamp", "batch norm, clamp", NULL }, *const pooled_clamp[] = { "batch norm+max pool+clamp", NULL };
+  static const char *const row_clamps[] = { "batch norm+clamp", "batch norm+add+clamp", NULL };
   for (guint s = 0; s < G_N_ELEMENTS (sizes); s++)
     {
       height = sizes[s][0];
@@ -295,9 +320,12 @@ test_norm (void)
       check ("residual", residual, relu, FALSE);
       check ("residual without relu", residual_without_relu, add, FALSE);
       check ("row-major", row_major_norm, rows, TRUE);
+      check ("clamped", clamped, clamps, FALSE);
+      check ("row-major, clamped", row_major_clamp, row_clamps, TRUE);
       height += 4;
       width += 4;
       check ("pool", normalised_pool, pooled, FALSE);
+      check ("pool, clamped", clamped_pool, pooled_clamp, FALSE);
     }
 }
 

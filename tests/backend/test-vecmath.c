@@ -9,6 +9,7 @@ static float v_exp (float x) { return vm_exp (x); }
 static float v_expm1 (float x) { return vm_expm1 (x); }
 static float v_tanh (float x) { return vm_tanh (x); }
 static float v_erf (float x) { return vm_erf (x); }
+static float v_log1p (float x) { return vm_log1p (x); }
 static float v_sigmoid (float x) { return x < -87 ? (float) sigmoid (x) : vm_sigmoid (x); }   /* flushed to 0 below: see the far ends */
 
 /* in units of the last place of WANT as a float, never below the smallest subnormal */
@@ -23,6 +24,7 @@ ulps (float got, double want)
 
 static const struct { const char *name; Function f; Truth truth; double bound; } functions[] = {
   { "exp", v_exp, exp, 1.5 }, { "expm1", v_expm1, expm1, 2 }, { "tanh", v_tanh, tanh, 2 }, { "erf", v_erf, erf, 1.5 }, { "sigmoid", v_sigmoid, sigmoid, 3 },
+  { "log1p", v_log1p, log1p, 2 },
 };
 
 static void
@@ -56,6 +58,10 @@ test_ends (void)
   g_assert_cmpfloat (vm_exp (88.7f), <, INFINITY);
   g_assert_cmpfloat (vm_exp (0), ==, 1);
   g_assert_cmpfloat (vm_expm1 (-INFINITY), ==, -1);
+  g_assert_cmpfloat (vm_log1p (-1), ==, -INFINITY);
+  g_assert_cmpfloat (vm_log1p (INFINITY), ==, INFINITY);
+  g_assert_true (isnan (vm_log1p (-1.0001f)));
+  g_assert_true (vm_log1p (0) == 0 && signbit (vm_log1p (-0.0f)));
   g_assert_cmpfloat (vm_tanh (INFINITY), ==, 1);
   g_assert_cmpfloat (vm_erf (-INFINITY), ==, -1);
   g_assert_cmpfloat (vm_sigmoid (-INFINITY), ==, 0);

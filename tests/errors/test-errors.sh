@@ -81,6 +81,7 @@ usual; model='h.model "mlp" { batch.image, classes = 7 }'; write; expect contrac
 usual; loss='h.loss "mse" { logits, batch.image }'; write; expect contract-shape 1 check s.lua
 usual; loss='h.loss "cross_entropy" { logits, logits }'; write; expect contract-dtype 1 check s.lua
 usual; model='h.model "sequential" { batch.image, layers = { { type = "conv2d", channels = 4, kernel = 9 } } }'; write; expect contract-kernel 1 check s.lua
+usual; model='h.model "sequential" { batch.image, layers = { { type = "reshape", shape = { 4, 16 } }, { type = "residual", layers = { { type = "relu" }, { type = "attention", heads = 5 } } } } }'; write; expect contract-heads 1 check s.lua
 usual; loss='h.loss "bce_with_logits" { logits, batch.label }'; write; expect loss-dtype 1 check s.lua
 usual; loss='h.loss "smooth_l1" { logits, batch.image }'; write; expect loss-shape 1 check s.lua
 usual; loss='h.loss "bce_with_logits" { logits, logits, pos_weight = { 1, 2, 3 } }'; write; expect loss-weights 1 check s.lua

@@ -11,6 +11,7 @@
 
 static char *folder;
 static const char *layers = NETWORK;
+static double noise = 1.5;
 
 typedef struct
 {
@@ -26,9 +27,9 @@ static void
 train (Trained *t, const char *prefetch, const char *body)
 {
   g_autofree char *file = g_build_filename (folder, "run.lua", NULL);
-  g_autofree char *text = g_strdup_printf ("local h = require 'heddle'\nlocal data = h.dataset 'synthetic' { shape = { 2, 8, 8 }, classes = 4, length = 150, noise = 1.5 }\n"
+  g_autofree char *text = g_strdup_printf ("local h = require 'heddle'\nlocal data = h.dataset 'synthetic' { shape = { 2, 8, 8 }, classes = 4, length = 150, noise = %g }\n"
                                            "h.flags { threads = 1 }\nlocal batch = h.prefetch { data, batch_size = 16, shuffle = true, %s }\nlocal nn = require 'heddle.layers'\n"
-                                           "local logits = h.model 'sequential' { batch.image, layers = { %s } }\n%s\n", prefetch, layers, body);
+                                           "local logits = h.model 'sequential' { batch.image, layers = { %s } }\n%s\n", noise, prefetch, layers, body);
   *t = (Trained) { .registry = heddle_registry_new (NULL) };
   g_assert_true (g_file_set_contents (file, text, -1, NULL));
   t->graph = heddle_script_load (file, t->registry, NULL, NULL, &t->error);
@@ -282,6 +283,72 @@ test_weighted_accumulation (void)
   finish (&b);
 }
 
+/* ---- losses of float targets: a network that gives back its image through 16 numbers learns the 4 prototypes ---- */
+
+#define ENCODER "nn.flatten {}, nn.linear { 16 }, nn.relu {}, nn.linear { 128 }, "
+#define ADAM(epochs, rate) "return h.train { h.optimizer 'adamw' { loss, lr = " rate " }, epochs = " epochs " }"
+
+static const struct { const char *name, *layers, *target, *loss; double start, bound; } float_losses[] = {
+  /* start: what a network that says nothing pays when x is normal of variance v = 1.04: E|x|, E smooth_l1 (x), log 2, 1.25 log 2, v / 2; bound: the share of it that must
+     not be exceeded after training; cross entropies cannot fall below the targets' own entropy */
+  { "l1", ENCODER "nn.reshape { { 2, 8, 8 } }", "batch.image", "'l1' { logits, target }", 0.814, 0.3 },
+  { "smooth_l1", ENCODER "nn.reshape { { 2, 8, 8 } }", "batch.image", "'smooth_l1' { logits, target, beta = 0.5 }", 0.596, 0.2 },
+  { "bce_with_logits", ENCODER "nn.reshape { { 2, 8, 8 } }", "h.model 'sequential' { batch.image, layers = { nn.sigmoid {} } }", "'bce_with_logits' { logits, target }", 0.693, 0.89 },
+  { "bce_with_logits, weighted", ENCODER "nn.reshape { { 2, 8, 8 } }", "h.model 'sequential' { batch.image, layers = { nn.sigmoid {} } }",
+    "'bce_with_logits' { logits, target, pos_weight = { 1, 2, 1, 2, 1, 2, 1, 2 } }", 0.866, 0.85 },
+  { "kl_div", ENCODER "nn.log_softmax {}", "h.model 'sequential' { batch.image, layers = { nn.flatten {}, nn.softmax {} } }", "'kl_div' { logits, target }", 0.52, 0.1 },
+};
+
+static double
+loss_of (guint i, const char *form, const char *rest)
+{
+  Trained t;
+  g_autofree char *loss = g_strdup_printf ("h.loss %s", float_losses[i].loss), *whole = g_strdup_printf (form, loss);
+  g_autofree char *body = g_strdup_printf ("local target = %s\nlocal loss = %s\n%s", float_losses[i].target, whole, rest);
+  train (&t, "num_workers = 0", body);
+  g_assert_no_error (t.error);
+  double last = t.result.loss;
+  g_assert_cmpint (t.result.skipped, <=, 8);
+  finish (&t);
+  return last;
+}
+
+/* The loss of the untrained network is near what the distribution says, training brings it well below, and f16 trains as well as f32. */
+static void
+test_float_losses (void)
+{
+  noise = 0.2;
+  for (guint i = 0; i < G_N_ELEMENTS (float_losses); i++)
+    {
+      layers = float_losses[i].layers;
+      double first = loss_of (i, "%s", ADAM ("1", "0")), last = loss_of (i, "%s", ADAM ("12", "0.01"));
+      double half = loss_of (i, "h.amp { %s, dtype = 'f16' }", ADAM ("12", "0.01"));
+      g_test_message ("%s: %.4f, trained %.4f, with f16 %.4f", float_losses[i].name, first, last, half);
+      g_assert_cmpfloat_with_epsilon (first, float_losses[i].start, 0.1 * float_losses[i].start);
+      g_assert_cmpfloat (last, <, float_losses[i].bound * first);
+      g_assert_cmpfloat (fabs (half - last), <, 0.1 * first);
+    }
+  noise = 1.5;
+  layers = NETWORK;
+}
+
+static void
+test_float_loss_refusals (void)
+{
+  static const char *const names[] = { "mse", "l1", "smooth_l1", "bce_with_logits", "kl_div" };
+  for (guint i = 0; i < G_N_ELEMENTS (names); i++)
+    {
+      g_autofree char *shape = g_strdup_printf ("local loss = h.loss '%s' { logits, batch.image }\n" ADAM ("1", "0.1"), names[i]);
+      g_autofree char *dtype = g_strdup_printf ("local loss = h.loss '%s' { logits, batch.label }\n" ADAM ("1", "0.1"), names[i]);
+      g_autofree char *says[] = { g_strdup_printf ("run.lua:7: loss \"%s\": the prediction has shape 16x4, the target 16x2x8x8\nhint: ", names[i]),
+                                  g_strdup_printf ("run.lua:7: loss \"%s\": prediction and target must be floating-point, got f32 and i64\nhint: ", names[i]) };
+      refused ("num_workers = 0", shape, HEDDLE_ERROR_GRAPH, says[0]);
+      refused ("num_workers = 0", dtype, HEDDLE_ERROR_GRAPH, says[1]);
+    }
+  refused ("num_workers = 0", "local loss = h.loss 'bce_with_logits' { logits, logits, pos_weight = { 1, 2, 3 } }\n" ADAM ("1", "0.1"), HEDDLE_ERROR_OPTION,
+           "option \"pos_weight\": 3 weights for 4 classes");
+}
+
 int
 main (int argc, char **argv)
 {
@@ -296,6 +363,8 @@ main (int argc, char **argv)
   g_test_add_func ("/training/evaluation", test_evaluation);
   g_test_add_func ("/training/plateau", test_plateau);
   g_test_add_func ("/training/weighted-accumulation", test_weighted_accumulation);
+  g_test_add_func ("/training/float-losses", test_float_losses);
+  g_test_add_func ("/training/float-loss-refusals", test_float_loss_refusals);
   int status = g_test_run ();
   g_autofree char *file = g_build_filename (folder, "run.lua", NULL);
   g_remove (file);

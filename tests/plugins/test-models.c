@@ -208,6 +208,14 @@ test_refusals (void)
   refused ("[<{'type': <'upsample'>, 'scale': <int64 2>, 'size': <int64 8>}>]", "layer 1: upsample needs either");
   refused ("[<{'type': <'upsample'>, 'scale': <int64 2>, 'width': <int64 8>}>]", "only beside \"size\"");
   refused ("[<{'type': <'leaky_relu'>, 'slope': <-0.5>}>]", "\"slope\" is out of range");
+  refused ("[<{'type': <'embedding'>, 'count': <int64 3>}>]", "layer 1: embedding needs \"features\"");
+  refused ("[<{'type': <'attention'>}>]", "layer 1: attention needs \"heads\"");
+  refused ("[<{'type': <'group_norm'>}>]", "layer 1: group_norm needs \"groups\"");
+  refused ("[<{'type': <'reshape'>, 'shape': <int64 3>}>]", "layer 1: \"shape\" is a list of 1 to 5 numbers");
+  refused ("[<{'type': <'permute'>, 'axes': <[int64 0, 1, 2, 3, 4, 5, 6]>}>]", "\"axes\" is a list of 1 to 6 numbers");
+  refused ("[<{'type': <'reshape'>, 'shape': <[<int64 3>, <'x'>]>}>]", "\"shape\" is a list of whole numbers");
+  refused ("[<{'type': <'reshape'>, 'shap': <[int64 3]>}>]", "layer 1: reshape needs \"shape\"");
+  refused ("[<{'type': <'relu'>}>, <{'type': <'layer_norm'>, 'axes': <[int64 3]>}>]", "layer 2: \"axes\" is a number");
   refused ("int64 3", "a list of layers is expected");
 }
 
@@ -252,6 +260,98 @@ test_vision (void)
   g_assert_cmpint (params, ==, 8 * 9 + 8 * 3 * 9 + 6);
 }
 
+#define SEQUENCE \
+  "[<{'type': <'embedding'>, 'name': <'wte'>, 'count': <int64 11>, 'features': <int64 12>}>, <{'type': <'positional_embedding'>, 'name': <'wpe'>, 'count': <int64 9>}>," \
+  " <{'type': <'residual'>, 'name': <'h'>, 'layers': <[<{'type': <'layer_norm'>}>, <{'type': <'attention'>, 'heads': <int64 3>, 'causal': <true>}>]>}>," \
+  " <{'type': <'rms_norm'>, 'eps': <1e-6>}>, <{'type': <'linear'>, 'features': <int64 8>}>, <{'type': <'permute'>, 'axes': <[int64 0, 2, 1]>}>, <{'type': <'transpose'>}>," \
+  " <{'type': <'transpose'>, 'axis0': <int64 1>, 'axis1': <int64 2>}>, <{'type': <'reshape'>, 'shape': <[int64 8, -1, 1]>}>, <{'type': <'group_norm'>, 'groups': <int64 4>, 'affine': <false>}>," \
+  " <{'type': <'linear'>, 'features': <int64 5>}>]"
+
+/* names and order of parameters as in PyTorch's Embedding, LayerNorm, MultiheadAttention */
+static HeddleValue *
+sequence_in_c (HeddleBuilder *b, HeddleValue *x)
+{
+  HeddleValue *h, *qkv[3];
+  x = heddle_embedding (b, "wte", x, .count = 11, .features = 12);
+  x = heddle_add (b, x, heddle_slice (b, heddle_param (b, "wpe.weight", heddle_shape (9, 12), (HeddleInit) { HEDDLE_INIT_NORMAL, 0, 0.02 }), 0, 0, 7));
+  h = heddle_layer_norm (b, "h.0", x);
+  HeddleValue *w = heddle_param (b, "h.1.in_proj_weight", heddle_shape (36, 12), (HeddleInit) { HEDDLE_INIT_XAVIER_UNIFORM, 0, 0 });
+  h = heddle_linear_op (b, h, w, heddle_param (b, "h.1.in_proj_bias", heddle_shape (36), (HeddleInit) { HEDDLE_INIT_CONSTANT, 0, 0 }));
+  for (guint i = 0; i < 3; i++)
+    qkv[i] = heddle_permute (b, heddle_reshape (b, heddle_slice (b, h, 2, 12 * i, 12 * i + 12), heddle_shape (2, 7, 3, 4)), 0, 2, 1, 3);
+  h = heddle_scaled_dot_product_attention (b, qkv[0], qkv[1], qkv[2], TRUE, 0);
+  h = heddle_reshape (b, heddle_permute (b, h, 0, 2, 1, 3), heddle_shape (2, 7, 12));
+  w = heddle_param (b, "h.1.out_proj.weight", heddle_shape (12, 12), (HeddleInit) { 0 });
+  h = heddle_linear_op (b, h, w, heddle_param (b, "h.1.out_proj.bias", heddle_shape (12), (HeddleInit) { HEDDLE_INIT_CONSTANT, 0, 0 }));
+  x = heddle_rms_norm (b, "3", heddle_add (b, h, x), .eps = 1e-6);
+  x = heddle_permute (b, heddle_linear (b, "4", x, .features = 8, .last_axis = TRUE), 0, 2, 1);
+  x = heddle_transpose (b, heddle_transpose (b, x, 1, 2), 1, 2);
+  x = heddle_group_norm (b, "9", heddle_reshape (b, x, heddle_shape (2, 8, 7, 1)), .groups = 4, .no_affine = TRUE);
+  return heddle_linear (b, "10", x, .features = 5);       /* an image: flattened */
+}
+
+static void
+test_sequence (void)
+{
+  GError *error = NULL;
+  HeddleShape shape = heddle_shape (2, 7);
+  g_autoptr (HeddleInstance) list = sequential (SEQUENCE);
+  g_autofree char *text[2] = { NULL, NULL };
+  for (guint i = 0; i < 2; i++)
+    {
+      const HeddleModelIface *iface = list->entry->plugin->iface;
+      g_autoptr (HeddleVariables) vars = heddle_variables_new ();
+      HeddleBuilder *b = heddle_builder_new ("t", vars, TRUE, 1);
+      HeddleValue *x = heddle_builder_input (b, "token", HEDDLE_I64, &shape), *y = NULL;
+      g_assert_true (iface->check (list->self, &error));
+      if (i)
+        y = sequence_in_c (b, x);
+      else
+        g_assert_true (iface->build (list->self, b, &x, 1, &y, &error));
+      heddle_builder_output (b, y);
+      g_autoptr (HeddleProgram) program = heddle_builder_finish (b, &error);
+      g_assert_no_error (error);
+      text[i] = heddle_program_print (program);
+      g_assert_cmpint (heddle_variables_n_params (vars), ==, 11 * 12 + 9 * 12 + 24 + 36 * 13 + 12 * 13 + 12 + 8 * 13 + 5 * 57);
+    }
+  g_assert_cmpstr (text[0], ==, text[1]);
+}
+
+/* What fits no input is refused while building: the plugin says at which layer, the builder what. */
+static void
+unbuildable (const char *layers, HeddleShape shape, const char *where, const char *what)
+{
+  GError *error = NULL;
+  g_autoptr (HeddleInstance) model = sequential (layers);
+  const HeddleModelIface *iface = model->entry->plugin->iface;
+  g_autoptr (HeddleVariables) vars = heddle_variables_new ();
+  g_autoptr (HeddleBuilder) b = heddle_builder_new ("t", vars, TRUE, 1);
+  HeddleValue *x = heddle_builder_input (b, "x", HEDDLE_F32, &shape), *y = NULL;
+  g_assert_true (iface->check (model->self, &error));
+  g_assert_false (iface->build (model->self, b, &x, 1, &y, &error));
+  g_assert_cmpstr (error->message, ==, where);
+  if (!strstr (heddle_builder_error (b)->message, what))
+    g_error ("expected \"%s\" in: %s", what, heddle_builder_error (b)->message);
+  g_error_free (error);
+}
+
+static void
+test_unbuildable (void)
+{
+  HeddleShape sequence = heddle_shape (2, 7, 12), image = heddle_shape (2, 6, 4, 4);
+  unbuildable ("[<{'type': <'relu'>}>, <{'type': <'attention'>, 'heads': <int64 5>}>]", sequence, "layer 2 (attention)", "12 features cannot be dealt into 5 heads");
+  unbuildable ("[<{'type': <'attention'>, 'heads': <int64 0>}>]", sequence, "layer 1 (attention)", "12 features cannot be dealt into 0 heads");
+  unbuildable ("[<{'type': <'attention'>, 'heads': <int64 2>}>]", image, "layer 1 (attention)", "got rank 4");
+  unbuildable ("[<{'type': <'positional_embedding'>, 'count': <int64 5>}>]", sequence, "layer 1 (positional_embedding)", "has 5 positions, the sequence 7");
+  unbuildable ("[<{'type': <'residual'>, 'layers': <[<{'type': <'relu'>}>, <{'type': <'group_norm'>, 'groups': <int64 4>}>]>}>]", image, "layer 1.2 (group_norm)", "6 channels cannot be dealt into 4 groups");
+  unbuildable ("[<{'type': <'residual'>, 'layers': <[<{'type': <'linear'>, 'features': <int64 3>}>]>}>]", sequence, "layer 1 (residual)", "");
+  unbuildable ("[<{'type': <'embedding'>, 'count': <int64 4>, 'features': <int64 4>}>]", sequence, "layer 1 (embedding)", "");
+  unbuildable ("[<{'type': <'permute'>, 'axes': <[int64 0, 1]>}>]", sequence, "layer 1 (permute)", "2 axes for a tensor of rank 3");
+  unbuildable ("[<{'type': <'permute'>, 'axes': <[int64 0, 1, 1]>}>]", sequence, "layer 1 (permute)", "");
+  unbuildable ("[<{'type': <'transpose'>, 'axis0': <int64 3>}>]", sequence, "layer 1 (transpose)", "");
+  unbuildable ("[<{'type': <'reshape'>, 'shape': <[int64 5, 5]>}>]", sequence, "layer 1 (reshape)", "");
+}
+
 int
 main (int argc, char **argv)
 {
@@ -266,6 +366,8 @@ main (int argc, char **argv)
   g_test_add_func ("/models/sequential", test_sequential);
   g_test_add_func ("/models/sequential-vision", test_vision);
   g_test_add_func ("/models/sequential-refusals", test_refusals);
+  g_test_add_func ("/models/sequential-sequence", test_sequence);
+  g_test_add_func ("/models/sequential-unbuildable", test_unbuildable);
   g_test_add_func ("/models/residual", test_residual);
   int status = g_test_run ();
   heddle_registry_free (registry);

@@ -458,7 +458,8 @@ emit_all (CpuCompiler *c, GError **error)
       while (c->cluster[i] >= 0 && !c->done[i] && end < p->ops->len && c->cluster[end] == c->cluster[i] && !c->done[end])
         end++;
       const HeddleOp *op = p->ops->pdata[i];
-      if (!c->done[i] && end == i + 1 && op->info->code == HEDDLE_OP_RELU_GRAD && cpu_norm_takes (c, op))
+      gboolean bound = op->info->code == HEDDLE_OP_RELU_GRAD || op->info->code == HEDDLE_OP_CLAMP_GRAD;
+      if (!c->done[i] && end == i + 1 && bound && cpu_norm_takes (c, op))
         cpu_mark_done (c, op);
       else if (!c->done[i] && c->cluster[i] >= 0)
         cpu_emit_cluster (c, i, end);

@@ -174,7 +174,7 @@ void     cpu_run_expand   (CpuPlan *plan, Step *step);     /* in[0] repeated to 
 /* ---- kernels.c and the files it hands on to; FALSE: no kernel for this operation ---- */
 gboolean cpu_emit_kernel  (CpuCompiler *c, const HeddleOp *op, GError **error);
 gboolean cpu_emit_norm    (CpuCompiler *c, const HeddleOp *op);
-gboolean cpu_norm_takes   (CpuCompiler *c, const HeddleOp *gradient);      /* of relu or max pooling */
+gboolean cpu_norm_takes   (CpuCompiler *c, const HeddleOp *gradient);      /* of relu, clamp or max pooling */
 gboolean cpu_emit_pool    (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_pool_is_2x2  (const HeddlePoolAttr *attr);     /* windows of 2 x 2 side by side */
 gboolean cpu_emit_loss    (CpuCompiler *c, const HeddleOp *op);

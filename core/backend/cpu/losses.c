@@ -1,10 +1,12 @@
 /* cpu/losses.c: losses that are a mean over elements: binary cross entropy, l1, smooth l1, KL divergence.
  * Must not know what runs around them.  Sums are made of parts whose bounds depend on the size alone: any number of threads gives the same bits. */
 #include "cpu.h"
+#include "vecmath.h"
 
 #include <math.h>
 
 #define PART 4096
+#define TILE 256
 
 typedef struct
 {
@@ -15,14 +17,32 @@ typedef struct
 
 typedef double (*Part) (const Terms *terms, gint64 from, gint64 to);
 
+/* (1 - t) x + (1 + (p - 1) t) log (1 + e^-x): TERM may not be read before it is written */
+VECTOR static void
+bce_terms (const float *x, const float *t, const float *p, float *restrict term, gint64 n)
+{
+  for (gint64 i = 0; i < n; i++)
+    {
+      float soft = vm_log1p (vm_exp (-fabsf (x[i]))) + (x[i] < 0 ? -x[i] : 0.0f);
+      term[i] = (1 - t[i]) * x[i] + (1 + (p[i] - 1) * t[i]) * soft;
+    }
+}
+
 static double
 bce_part (const Terms *a, gint64 from, gint64 to)
 {
   double sum = 0;
-  for (gint64 i = from; i < to; i++)
+  float term[TILE], p[TILE];
+  for (gint64 i = 0; i < TILE; i++)
+    p[i] = a->p ? *a->p : 1;
+  for (gint64 i = from; i < to; i += TILE)
     {
-      float x = a->x[i], t = a->t[i], soft = log1pf (expf (-fabsf (x))) + (x < 0 ? -x : 0.0f), w = a->p ? 1 + (a->p[i % a->n_p] - 1) * t : 1;
-      sum += (1 - t) * x + w * soft;
+      gint64 n = MIN (TILE, to - i);
+      for (gint64 k = 0; a->n_p > 1 && k < n; k++)
+        p[k] = a->p[(i + k) % a->n_p];
+      bce_terms (a->x + i, a->t + i, p, term, n);
+      for (gint64 k = 0; k < n; k++)
+        sum += term[k];
     }
   return sum;
 }

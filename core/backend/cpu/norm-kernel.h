@@ -51,18 +51,18 @@ NAME (squares) (const float *x, const float *mean, gint64 pixels, float *sum)
 
 /* ---- forward ---- */
 
-#define RECTIFY(v) ((V) ((I) (v) & ~((v) < 0)))    /* NaN stays NaN */
+#define WITHIN(v, min, max) PICK_LANES ((v) < (min), (min), PICK_LANES ((v) > (max), (max), (v)))    /* NaN stays NaN */
 
 static inline __attribute__ ((always_inline)) void
-NAME (scale) (const Plane *q, const gboolean add, const gboolean relu)
+NAME (scale) (const Plane *q, const gboolean add, const gboolean bounded)
 {
-  V a = AT (q->a, 0), b = AT (q->b, 0);
+  V a = AT (q->a, 0), b = AT (q->b, 0), min = (V) { 0 } + (bounded ? q->bounds->min : 0), max = (V) { 0 } + (bounded ? q->bounds->max : 0);
   for (gint64 p = 0; p < q->pixels; p++)
     {
       V v = AT (q->x, p) * a + b;
       if (add)
         v += AT (q->residual, p);
-      ((V *) q->y)[p] = relu ? RECTIFY (v) : v;
+      ((V *) q->y)[p] = bounded ? WITHIN (v, min, max) : v;
     }
 }
 
@@ -78,7 +78,7 @@ NAME (larger) (V *best, I *where, V x, gint32 number)
 static void
 NAME (scale_pool) (const Plane *q)
 {
-  V a = AT (q->a, 0), b = AT (q->b, 0), *y = (V *) q->y;
+  V a = AT (q->a, 0), b = AT (q->b, 0), *y = (V *) q->y, min = (V) { 0 } + (q->bounds ? q->bounds->min : 0), max = (V) { 0 } + (q->bounds ? q->bounds->max : 0);
   B *index = (B *) q->index;
   for (gint64 i = 0; i < q->h / 2; i++)
     {
@@ -90,7 +90,7 @@ NAME (scale_pool) (const Plane *q)
           NAME (larger) (&best, &where, AT (top, 2 * j + 1) * a + b, 1);
           NAME (larger) (&best, &where, AT (bottom, 2 * j) * a + b, 2);
           NAME (larger) (&best, &where, AT (bottom, 2 * j + 1) * a + b, 3);
-          *y++ = q->relu ? RECTIFY (best) : best;
+          *y++ = q->bounds ? WITHIN (best, min, max) : best;
           *index++ = __builtin_convertvector (where, B);
         }
     }
@@ -101,11 +101,11 @@ NAME (apply) (const Plane *q)
 {
   if (q->index)
     NAME (scale_pool) (q);
-  else if (q->residual && q->relu)
+  else if (q->residual && q->bounds)
     NAME (scale) (q, TRUE, TRUE);
   else if (q->residual)
     NAME (scale) (q, TRUE, FALSE);
-  else if (q->relu)
+  else if (q->bounds)
     NAME (scale) (q, FALSE, TRUE);
   else
     NAME (scale) (q, FALSE, FALSE);
@@ -113,18 +113,20 @@ NAME (apply) (const Plane *q)
 
 /* ---- backward ---- */
 
+#define PASSED(y, g) PICK_LANES (((y) > min) & ~((y) >= max), g, none)
+
 static inline __attribute__ ((always_inline)) void
 NAME (sums_plain) (const GradientPlane *q, const float *mean, float *sum, float *dot, const gboolean mask)
 {
-  V m = AT (mean, 0), s0 = { 0 }, s1 = s0, d0 = s0, d1 = s0, none = s0;
+  V m = AT (mean, 0), s0 = { 0 }, s1 = s0, d0 = s0, d1 = s0, none = s0, min = none + q->bounds.min, max = none + q->bounds.max;
   gint64 p = 0;
   for (; p + 2 <= q->pixels; p += 2)
     {
       V g0 = AT (q->dy, p), g1 = AT (q->dy, p + 1);
       if (mask)
         {
-          g0 = PICK_LANES (AT (q->relu_y, p) > 0, g0, none);
-          g1 = PICK_LANES (AT (q->relu_y, p + 1) > 0, g1, none);
+          g0 = PASSED (AT (q->bounded, p), g0);
+          g1 = PASSED (AT (q->bounded, p + 1), g1);
           ((V *) q->masked)[p] = g0;
           ((V *) q->masked)[p + 1] = g1;
         }
@@ -137,7 +139,7 @@ NAME (sums_plain) (const GradientPlane *q, const float *mean, float *sum, float 
     {
       V g = AT (q->dy, p);
       if (mask)
-        ((V *) q->masked)[p] = g = PICK_LANES (AT (q->relu_y, p) > 0, g, none);
+        ((V *) q->masked)[p] = g = PASSED (AT (q->bounded, p), g);
       s0 += g;
       d0 += g * (AT (q->x, p) - m);
     }
@@ -173,7 +175,7 @@ NAME (sums) (const GradientPlane *q, const float *mean, float *sum, float *dot)
 {
   if (q->index)
     NAME (sums_pooled) (q, mean, sum, dot);
-  else if (q->relu_y)
+  else if (q->bounded)
     NAME (sums_plain) (q, mean, sum, dot, TRUE);
   else
     NAME (sums_plain) (q, mean, sum, dot, FALSE);
@@ -209,7 +211,7 @@ static void
 NAME (input) (const GradientPlane *q, const float *fa, const float *fb, const float *fk)
 {
   V a = AT (fa, 0), b = AT (fb, 0), k = AT (fk, 0);
-  const float *dy = q->relu_y ? q->masked : q->dy;
+  const float *dy = q->bounded ? q->masked : q->dy;
   if (q->index)
     NAME (input_pooled) (q, a, b, k);
   else
@@ -224,4 +226,5 @@ static const Kernels NAME (kernels) = { W, NAME (sum), NAME (squares), NAME (app
 #undef B
 #undef AT
 #undef PICK_LANES
-#undef RECTIFY
+#undef WITHIN
+#undef PASSED

@@ -1,4 +1,4 @@
-/* cpu/norm.c: batch normalisation, forward and backward, on row-major and blocked images, together with the residual addition, relu or pooling around it.
+/* cpu/norm.c: batch normalisation, forward and backward, on row-major and blocked images, together with the residual addition, relu, clamp or pooling around it.
  * Must not know what runs around that.
  * An image is seen as N x groups x pixels x lanes: lanes are the channels of a block (1 in a row-major image). */
 #include "cpu.h"
@@ -25,6 +25,9 @@ view_of (const CpuPlan *plan, const Operand *x)
 
 /* ---- one image's pixels of one group ---- */
 
+/* What relu (0, none) or clamp holds numbers between.  NaN is no bound: every comparison with it is false. */
+typedef struct { float min, max; } Bounds;
+
 /* y = a x + b, then what was joined to it */
 typedef struct
 {
@@ -32,15 +35,16 @@ typedef struct
   const float *residual;        /* added, or NULL */
   float   *y;
   guint8  *index;               /* y is pooled 2 x 2, and these are the places of the maxima; or NULL */
-  gboolean relu;
+  const Bounds *bounds;         /* of y, or NULL */
   gint64   pixels, h, w;
 } Plane;
 
 typedef struct
 {
   const float *dy, *x;
-  const float *relu_y;          /* dy is still to be passed through relu, whose result this is; or NULL */
-  float  *masked;               /* with relu_y: the gradient after relu; may be dx's memory */
+  const float *bounded;         /* dy is still to be passed through relu or clamp, whose result this is; or NULL */
+  Bounds  bounds;
+  float  *masked;               /* with bounded: the gradient after that; may be dx's memory */
   const guint8 *index;          /* dy is pooled 2 x 2 and belongs to these places; or NULL */
   float  *dx;
   gint64  pixels, h, w;
@@ -123,20 +127,25 @@ apply_row (const Plane *q)
   else
     for (gint64 p = 0; p < q->pixels; p++)
       y[p] = x[p] * a + b;
-  for (gint64 p = 0; q->relu && p < q->pixels; p++)
-    y[p] = y[p] < 0 ? 0 : y[p];
+  if (q->bounds)
+    {
+      float min = q->bounds->min, max = q->bounds->max;
+      for (gint64 p = 0; p < q->pixels; p++)
+        y[p] = y[p] < min ? min : y[p] > max ? max : y[p];
+    }
 }
 
 VECTOR static void
 sums_row (const GradientPlane *q, const float *mean, float *sum, float *dot)
 {
-  float s[PARTS] = { 0 }, d[PARTS] = { 0 }, m = *mean;
-  const float *dy = q->relu_y ? q->masked : q->dy, *x = q->x;
+  float s[PARTS] = { 0 }, d[PARTS] = { 0 }, m = *mean, min = q->bounds.min, max = q->bounds.max;
+  const float *dy = q->bounded ? q->masked : q->dy, *x = q->x;
   gint64 p = 0;
-  for (gint64 i = 0; q->relu_y && i < q->pixels; i++)
+  for (gint64 i = 0; q->bounded && i < q->pixels; i++)
     {
-      float g = q->dy[i];                          /* read in any case: a load under a condition is no vector load */
-      q->masked[i] = q->relu_y[i] > 0 ? g : 0;
+      float g = q->dy[i], y = q->bounded[i];       /* read in any case: a load under a condition is no vector load */
+      g = y > min ? g : 0;
+      q->masked[i] = y >= max ? 0 : g;
     }
   for (; p + PARTS <= q->pixels; p += PARTS)
     for (int l = 0; l < PARTS; l++)
@@ -160,7 +169,7 @@ sums_row (const GradientPlane *q, const float *mean, float *sum, float *dot)
 VECTOR static void
 input_row (const GradientPlane *q, const float *fa, const float *fb, const float *fk)
 {
-  const float *dy = q->relu_y ? q->masked : q->dy, *x = q->x, a = *fa, b = *fb, k = *fk;
+  const float *dy = q->bounded ? q->masked : q->dy, *x = q->x, a = *fa, b = *fb, k = *fk;
   float *dx = q->dx;
 #pragma GCC ivdep
   for (gint64 p = 0; p < q->pixels; p++)           /* dx may be dy: each number is read before it is written */
@@ -190,7 +199,7 @@ typedef struct
   const float *x, *scale, *shift, *mean, *variance, *residual;
   float *y, *batch_mean, *rstd, *new_mean, *new_variance;
   guint8 *index;
-  gboolean relu;
+  const Bounds *bounds;
   const HeddleBatchNormAttr *attr;
 } Forward;
 
@@ -271,16 +280,32 @@ forward_group (const Forward *f, const View *v, gint64 g)
   for (gint64 i = 0; f->y && i < v->n; i++)
     {
       gint64 at = plane_at (v, i, g), out = f->index ? pooled_at (v, i, g) : at;
-      Plane q = { f->x + at, a, b, f->residual ? f->residual + at : NULL, f->y + out, f->index ? f->index + out : NULL, f->relu, v->pixels, v->h, v->w };
+      Plane q = { f->x + at, a, b, f->residual ? f->residual + at : NULL, f->y + out, f->index ? f->index + out : NULL, f->bounds, v->pixels, v->h, v->w };
       f->k->apply (&q);
     }
 }
 
+/* of relu, clamp and their gradients; FALSE without OP */
+static gboolean
+bounds_of (const HeddleOp *op, Bounds *bounds)
+{
+  *bounds = (Bounds) { 0, NAN };
+  if (op && (op->info->code == HEDDLE_OP_CLAMP || op->info->code == HEDDLE_OP_CLAMP_GRAD))
+    {
+      const HeddleClampAttr *a = op->attr;
+      *bounds = (Bounds) { (float) a->min, (float) a->max };
+    }
+  return op != NULL;
+}
+
+/* data: relu or clamp behind it, or NULL */
 static void
 run_batch_norm (CpuPlan *plan, Step *step)
 {
   View v = view_of (plan, &step->in[0]);
-  Forward f = { kernels_for (v.lanes), IN (0), IN (1), IN (2), IN (3), IN (4), IN (5), OUT (0), OUT (1), OUT (2), OUT (3), OUT (4), OUT (5), GPOINTER_TO_INT (step->data), step->op->attr };
+  Bounds bounds;
+  gboolean bounded = bounds_of (step->data, &bounds);
+  Forward f = { kernels_for (v.lanes), IN (0), IN (1), IN (2), IN (3), IN (4), IN (5), OUT (0), OUT (1), OUT (2), OUT (3), OUT (4), OUT (5), bounded ? &bounds : NULL, step->op->attr };
 #pragma omp parallel for schedule(dynamic, 1) if (v.n * v.groups * v.pixels * v.lanes >= PARALLEL_MIN)
   for (gint64 g = 0; g < v.groups; g++)
     forward_group (&f, &v, g);
@@ -291,9 +316,10 @@ run_batch_norm (CpuPlan *plan, Step *step)
 typedef struct
 {
   const Kernels *k;
-  const float *dy, *x, *scale, *mean, *rstd, *relu_y;
+  const float *dy, *x, *scale, *mean, *rstd, *bounded;
   float *dx, *dscale, *dshift, *masked;
   const guint8 *index;
+  Bounds bounds;
   gboolean training;
 } Backward;
 
@@ -301,7 +327,7 @@ static GradientPlane
 gradient_plane (const Backward *f, const View *v, gint64 i, gint64 g)
 {
   gint64 at = plane_at (v, i, g), in = f->index ? pooled_at (v, i, g) : at;
-  return (GradientPlane) { f->dy + in, f->x + at, f->relu_y ? f->relu_y + at : NULL, f->masked ? f->masked + at : NULL, f->index ? f->index + in : NULL,
+  return (GradientPlane) { f->dy + in, f->x + at, f->bounded ? f->bounded + at : NULL, f->bounds, f->masked ? f->masked + at : NULL, f->index ? f->index + in : NULL,
                            f->dx ? f->dx + at : NULL, v->pixels, v->h, v->w };
 }
 
@@ -340,11 +366,14 @@ backward_group (const Backward *f, const View *v, gint64 g)
     }
 }
 
+/* data: the gradient of relu or clamp before it, or NULL */
 static void
 run_batch_norm_grad (CpuPlan *plan, Step *step)
 {
+  Bounds bounds;
+  bounds_of (step->data, &bounds);
   View v = view_of (plan, &step->in[1]);
-  Backward f = { kernels_for (v.lanes), IN (0), IN (1), IN (2), IN (3), IN (4), IN (5), OUT (0), OUT (1), OUT (2), OUT (3), IN (6),
+  Backward f = { kernels_for (v.lanes), IN (0), IN (1), IN (2), IN (3), IN (4), IN (5), OUT (0), OUT (1), OUT (2), OUT (3), IN (6), bounds,
                  ((const HeddleBatchNormAttr *) step->op->attr)->training };
 #pragma omp parallel for schedule(dynamic, 1) if (v.n * v.groups * v.pixels * v.lanes >= PARALLEL_MIN)
   for (gint64 g = 0; g < v.groups; g++)
@@ -353,8 +382,8 @@ run_batch_norm_grad (CpuPlan *plan, Step *step)
 
 /* ---- what is joined to it ---- */
 
-/* The operations behind a batch norm that its last loop does as well: a residual addition or 2 x 2 max pooling, then relu. */
-typedef struct { const HeddleOp *add, *pool, *relu; const HeddleValue *residual; HeddleValue *y; } Tail;
+/* The operations behind a batch norm that its last loop does as well: a residual addition or 2 x 2 max pooling, then relu or clamp. */
+typedef struct { const HeddleOp *add, *pool, *bound; const HeddleValue *residual; HeddleValue *y; } Tail;
 
 static gboolean
 is_code (const HeddleOp *op, HeddleOpCode code)
@@ -384,9 +413,9 @@ find_tail (const CpuCompiler *c, const HeddleOp *op)
       t.y = next->out[0];
       next = cpu_only_user (c, t.y);
     }
-  if (is_code (next, HEDDLE_OP_RELU))
+  if (is_code (next, HEDDLE_OP_RELU) || is_code (next, HEDDLE_OP_CLAMP))
     {
-      t.relu = next;
+      t.bound = next;
       t.y = next->out[0];
     }
   return t;
@@ -395,8 +424,10 @@ find_tail (const CpuCompiler *c, const HeddleOp *op)
 static const char *
 tail_name (const Tail *t)
 {
-  return t->add && t->relu ? "batch norm+add+relu" : t->add ? "batch norm+add" : t->pool && t->relu ? "batch norm+max pool+relu" : t->pool ? "batch norm+max pool"
-         : t->relu ? "batch norm+relu" : "batch norm";
+  static const char *const names[3][3] = { { "batch norm", "batch norm+relu", "batch norm+clamp" },
+                                           { "batch norm+add", "batch norm+add+relu", "batch norm+add+clamp" },
+                                           { "batch norm+max pool", "batch norm+max pool+relu", "batch norm+max pool+clamp" } };
+  return names[t->add ? 1 : t->pool ? 2 : 0][!t->bound ? 0 : is_code (t->bound, HEDDLE_OP_RELU) ? 1 : 2];
 }
 
 /* in: x, scale, shift, mean, variance, [residual]; out: y, batch mean, rstd, new mean, new variance, [places of maxima] */
@@ -422,17 +453,17 @@ emit_forward (CpuCompiler *c, const HeddleOp *op)
   memcpy (step->in, in, sizeof in);
   memcpy (step->out, out, sizeof out);
   step->n_in = step->n_out = 6;
-  step->data = GINT_TO_POINTER (t.relu != NULL);
+  step->data = (gpointer) t.bound;
   for (guint i = 0; i < 6; i++)
     if (out[i].where)
       cpu_made_as (c, i == 0 ? t.y : i == 5 ? t.pool->out[1] : op->out[i], out[i]);
-  const HeddleOp *joined[] = { t.add, t.pool, t.relu };
+  const HeddleOp *joined[] = { t.add, t.pool, t.bound };
   for (guint i = 0; i < G_N_ELEMENTS (joined); i++)
     if (joined[i])
       cpu_mark_done (c, joined[i]);
 }
 
-/* in: dy, x, scale, mean, rstd, [y of relu], [places of maxima]; out: dx, dscale, dshift, [the gradient after relu] */
+/* in: dy, x, scale, mean, rstd, [y of relu or clamp], [places of maxima]; out: dx, dscale, dshift, [the gradient after that] */
 static void
 emit_backward (CpuCompiler *c, const HeddleOp *op)
 {
@@ -452,13 +483,14 @@ emit_backward (CpuCompiler *c, const HeddleOp *op)
       out[i] = cpu_target (c, op->out[i], HEDDLE_F32, i == 0 ? layout : &cpu_plain);
   if (masked)
     out[3] = elsewhere || !out[0].where ? cpu_target (c, op->in[0], HEDDLE_F32, layout) : out[0];
-  Step *step = cpu_step_new (c->plan, op, pooled ? "batch norm, pooled" : masked ? "batch norm, relu" : "batch norm", run_batch_norm_grad);
+  Step *step = cpu_step_new (c->plan, op, pooled ? "batch norm, pooled" : !masked ? "batch norm" : is_code (before, HEDDLE_OP_RELU_GRAD) ? "batch norm, relu" : "batch norm, clamp", run_batch_norm_grad);
   memcpy (step->in, in, sizeof in);
   memcpy (step->out, out, sizeof out);
   step->n_in = 7;
   step->n_out = 4;
   if (!pooled && out[3].where == IN_NONE)
     cpu_may_share (c->plan, &in[0], &out[0]);
+  step->data = masked ? (gpointer) before : NULL;
   for (guint i = 0; i < 3; i++)
     if (out[i].where)
       cpu_made_as (c, op->out[i], out[i]);
@@ -466,16 +498,16 @@ emit_backward (CpuCompiler *c, const HeddleOp *op)
     cpu_made_as (c, op->in[0], out[3]);
 }
 
-/* Can relu's or max pooling's gradient OP be left to the batch norm that is first to read it? */
+/* Can relu's, clamp's or max pooling's gradient OP be left to the batch norm that is first to read it? */
 gboolean
 cpu_norm_takes (CpuCompiler *c, const HeddleOp *op)
 {
   const HeddleValue *d = op->out[0];
   const GPtrArray *users = c->users[d->id];
   const HeddleOp *norm = users && users->len ? users->pdata[0] : NULL;
-  gboolean relu = op->info->code == HEDDLE_OP_RELU_GRAD;
+  gboolean bound = op->info->code != HEDDLE_OP_MAX_POOL_GRAD;
   gboolean ok = c->device->flags.fusion && is_code (norm, HEDDLE_OP_BATCH_NORM_GRAD) && norm->in[0] == d && norm->in[1] != d && d->dtype == HEDDLE_F32 && !c->forward[d->id];
-  if (ok && relu)
+  if (ok && bound)
     ok = users->len == d->n_uses && heddle_shape_equal (&op->in[0]->shape, &d->shape);
   else if (ok)
     ok = cpu_only_user (c, d) && cpu_pool_is_2x2 (op->attr) && cpu_made (c, norm->in[1])->layout->kind == LAYOUT_BLOCKED

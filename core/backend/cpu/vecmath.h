@@ -1,6 +1,6 @@
-/* cpu/vecmath.h: exp, expm1, tanh and erf without branches or calls, so that loops over them become vector code.
+/* cpu/vecmath.h: exp, expm1, log1p, tanh and erf without branches or calls, so that loops over them become vector code.
  * Must not know what calls it.  The largest errors are over all of f32 against libm in double (tests/backend/test-vecmath.c), with or without
- * fused multiply-add: vm_exp 1.5 ulp, vm_expm1 2 ulp, vm_tanh 2 ulp, vm_erf 1.5 ulp, vm_sigmoid 3 ulp (0 below -88.7).  NaN stays NaN, infinities have their limits,
+ * fused multiply-add: vm_exp 1.5 ulp, vm_expm1 2 ulp, vm_tanh 2 ulp, vm_erf 1.5 ulp, vm_log1p 2 ulp, vm_sigmoid 3 ulp (0 below -88.7).  NaN stays NaN, infinities have their limits,
  * subnormal results of vm_exp are rounded twice (1 unit of 2^-149). */
 #ifndef HEDDLE_BACKEND_CPU_VECMATH_H
 #define HEDDLE_BACKEND_CPU_VECMATH_H
@@ -64,6 +64,22 @@ VM
 vm_sigmoid (float x)
 {
   return 1.0f / (1.0f + vm_exp (-x));
+}
+
+/* log (1 + x) = n ln 2 + log (1 + m): m in [-1/4, 1/2), scaled from x itself so that small x keep their digits; a minimax polynomial for the rest */
+VM
+vm_log1p (float x)
+{
+  VmBits u = { .f = 1.0f + x }, a = { .f = x }, four = { .f = 4.0f };
+  gint32 e = (u.i - 0x3f400000) & (gint32) 0xff800000u;       /* n in the exponent's place */
+  a.i -= e;
+  four.i -= e;
+  float m = a.f + (0.25f * four.f - 1.0f), n = (float) e * 0x1p-23f;
+  float p = ((((((-0.0450771302f * m + 0.104634121f) * m - 0.13161391f) * m + 0.144784003f) * m - 0.166472912f) * m + 0.19990857f) * m - 0.250000954f) * m + 0.333334506f;
+  float y = n * 0.693147181f + ((p * m - 0.5f) * (m * m) + m);
+  y = x < INFINITY ? y : x;             /* NaN passes */
+  y = x > -1.0f ? y : x == -1.0f ? -INFINITY : NAN;
+  return e == 0 && m == 0 ? x : y;      /* the sign of 0 */
 }
 
 /* Cephes' tanhf below 0.625, 1 - 2 / (e^2x + 1) above */
