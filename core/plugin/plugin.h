@@ -10,7 +10,7 @@
 #include "base/error.h"
 #include "base/option.h"
 #include "base/random.h"
-#include "program/build.h"
+#include "program/layers.h"
 #include "tensor/tensor.h"
 
 G_BEGIN_DECLS

@@ -4,7 +4,7 @@
 #define HEDDLE_PROGRAM_PROGRAM_H
 
 #include "base/error.h"
-#include "program/build.h"
+#include "program/layers.h"
 #include "tensor/tensor.h"
 
 G_BEGIN_DECLS

@@ -2,7 +2,7 @@
  * reference's gradients against finite differences of itself.  Shapes are multiples of nothing, and multiples of a block too. */
 #include "backend/backend.h"
 #include "base/random.h"
-#include "../plugins/swish.h"
+#include "plugins/swish.h"
 #include "reference.h"
 #include "tensor/tensors.h"
 
