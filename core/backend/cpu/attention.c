@@ -16,14 +16,16 @@ typedef struct
   gint64   heads, t, s, d, e;     /* batch x heads; queries, keys; sizes of a key and of a value */
   float    scale;
   gboolean causal;
+  gint     lanes;
+  float   *packed;               /* of one thread: what products put their operands into */
 } Problem;
 
 static Problem
-problem_of (const Step *step, guint first)
+problem_of (const CpuPlan *plan, const Step *step, guint first)
 {
   const HeddleAttentionAttr *a = step->op->attr;
   const HeddleShape *q = &step->in[first].shape, *v = &step->in[first + 2].shape;
-  Problem p = { q->size[0] * q->size[1], q->size[2], v->size[2], q->size[3], v->size[3], 0, a->causal };
+  Problem p = { q->size[0] * q->size[1], q->size[2], v->size[2], q->size[3], v->size[3], 0, a->causal, plan->device->block, NULL };
   p.scale = (float) (a->scale != 0 ? a->scale : 1 / sqrt ((double) p.d));
   return p;
 }
@@ -39,6 +41,21 @@ static gint64
 keys_end (const Problem *p, gint64 t0, gint64 rows)
 {
   return p->causal ? MIN (p->s, t0 + rows) : p->s;
+}
+
+/* Floats that one thread's products need for an operand: keys or values of a tile, either way round */
+static gint64
+packed_size (const HeddleShape *q, const HeddleShape *v)
+{
+  return MAX (cpu_product_pitch (COLUMNS), ROWS) * cpu_product_pitch (MAX (q->size[3], v->size[3]));
+}
+
+static Problem
+of_thread (const Problem *all, float *packed, gint64 size)
+{
+  Problem p = *all;
+  p.packed = packed + omp_get_thread_num () * size;
+  return p;
 }
 
 /* ---- forward ---- */
@@ -93,14 +110,14 @@ forward_rows (const Problem *p, ForwardTile *tile, const float *q, const float *
   for (gint64 s0 = 0; s0 < keys_end (p, t0, rows); s0 += COLUMNS)
     {
       gint64 columns = MIN (COLUMNS, p->s - s0);
-      dnnl_sgemm ('N', 'T', rows, columns, p->d, p->scale, q, p->d, k + s0 * p->d, p->d, 0, tile->score, COLUMNS);
+      cpu_product (p->lanes, FALSE, TRUE, rows, columns, p->d, p->scale, q, p->d, k + s0 * p->d, p->d, FALSE, tile->score, COLUMNS, p->packed);
       for (gint64 i = 0; i < rows; i++)
         {
           float old = softmax_row (tile->score + i * COLUMNS, visible (p, t0, s0, i, columns), &tile->top[i], &tile->sum[i]);
           if (s0 && old != 1)
             multiply_row (y + i * p->e, p->e, old);
         }
-      dnnl_sgemm ('N', 'N', rows, p->e, columns, 1, tile->score, COLUMNS, v + s0 * p->e, p->e, s0 ? 1 : 0, y, p->e);
+      cpu_product (p->lanes, FALSE, FALSE, rows, p->e, columns, 1, tile->score, COLUMNS, v + s0 * p->e, p->e, s0 > 0, y, p->e, p->packed);
     }
   for (gint64 i = 0; i < rows; i++)
     {
@@ -113,16 +130,18 @@ forward_rows (const Problem *p, ForwardTile *tile, const float *q, const float *
 static void
 run_forward (CpuPlan *plan, Step *step)
 {
-  Problem p = problem_of (step, 0);
+  Problem p = problem_of (plan, step, 0);
   const float *q = IN (0), *k = IN (1), *v = IN (2);
   float *y = OUT (0), *log_sum = OUT (1);
   ForwardTile *tiles = IN (3);
-  gint64 blocks = (p.t + ROWS - 1) / ROWS;
+  gint64 blocks = (p.t + ROWS - 1) / ROWS, size = packed_size (&step->in[0].shape, &step->in[2].shape);
+  float *packed = IN (4);
 #pragma omp parallel for schedule(dynamic) if (p.heads * p.t * p.s >= PARALLEL_MIN)
   for (gint64 w = 0; w < p.heads * blocks; w++)
     {
       gint64 h = w / blocks, t0 = w % blocks * ROWS, row = h * p.t + t0;
-      forward_rows (&p, tiles + omp_get_thread_num (), q + row * p.d, k + h * p.s * p.d, v + h * p.s * p.e, y + row * p.e, log_sum ? log_sum + row : NULL, t0, MIN (ROWS, p.t - t0));
+      Problem own = of_thread (&p, packed, size);
+      forward_rows (&own, tiles + omp_get_thread_num (), q + row * p.d, k + h * p.s * p.d, v + h * p.s * p.e, y + row * p.e, log_sum ? log_sum + row : NULL, t0, MIN (ROWS, p.t - t0));
     }
 }
 
@@ -164,15 +183,15 @@ static void
 backward_tile (const Problem *p, BackwardTile *tile, const Head *h, gint64 t0, gint64 rows, gint64 s0, gint64 columns, gboolean first_rows)
 {
   const float *q = h->q + t0 * p->d, *k = h->k + s0 * p->d, *dy = h->dy + t0 * p->e;
-  dnnl_sgemm ('N', 'T', rows, columns, p->d, p->scale, q, p->d, k, p->d, 0, tile->p, COLUMNS);
+  cpu_product (p->lanes, FALSE, TRUE, rows, columns, p->d, p->scale, q, p->d, k, p->d, FALSE, tile->p, COLUMNS, p->packed);
   for (gint64 i = 0; i < rows; i++)
     probability_row (tile->p + i * COLUMNS, visible (p, t0, s0, i, columns), h->log_sum[t0 + i]);
-  dnnl_sgemm ('T', 'N', columns, p->e, rows, 1, tile->p, COLUMNS, dy, p->e, first_rows ? 0 : 1, h->dv + s0 * p->e, p->e);
-  dnnl_sgemm ('N', 'T', rows, columns, p->e, 1, dy, p->e, h->v + s0 * p->e, p->e, 0, tile->dp, COLUMNS);
+  cpu_product (p->lanes, TRUE, FALSE, columns, p->e, rows, 1, tile->p, COLUMNS, dy, p->e, !first_rows, h->dv + s0 * p->e, p->e, p->packed);
+  cpu_product (p->lanes, FALSE, TRUE, rows, columns, p->e, 1, dy, p->e, h->v + s0 * p->e, p->e, FALSE, tile->dp, COLUMNS, p->packed);
   for (gint64 i = 0; i < rows; i++)
     slope_row (tile->p + i * COLUMNS, tile->dp + i * COLUMNS, h->delta[t0 + i]);
-  dnnl_sgemm ('N', 'N', rows, p->d, columns, p->scale, tile->dp, COLUMNS, k, p->d, s0 ? 1 : 0, h->dq + t0 * p->d, p->d);
-  dnnl_sgemm ('T', 'N', columns, p->d, rows, p->scale, tile->dp, COLUMNS, q, p->d, first_rows ? 0 : 1, h->dk + s0 * p->d, p->d);
+  cpu_product (p->lanes, FALSE, FALSE, rows, p->d, columns, p->scale, tile->dp, COLUMNS, k, p->d, s0 > 0, h->dq + t0 * p->d, p->d, p->packed);
+  cpu_product (p->lanes, TRUE, FALSE, columns, p->d, rows, p->scale, tile->dp, COLUMNS, q, p->d, !first_rows, h->dk + s0 * p->d, p->d, p->packed);
 }
 
 static void
@@ -196,16 +215,19 @@ backward_head (const Problem *p, BackwardTile *tile, const Head *h)
 static void
 run_backward (CpuPlan *plan, Step *step)
 {
-  Problem p = problem_of (step, 1);
+  Problem p = problem_of (plan, step, 1);
   Head all = { IN (0), IN (1), IN (2), IN (3), IN (4), IN (5), OUT (0), OUT (1), OUT (2), IN (7) };
   BackwardTile *tiles = IN (6);
+  gint64 size = packed_size (&step->in[1].shape, &step->in[3].shape);
+  float *packed = all.delta + heddle_shape_count (&step->in[5].shape);
 #pragma omp parallel for schedule(dynamic) if (p.heads * p.t * p.s >= PARALLEL_MIN)
   for (gint64 h = 0; h < p.heads; h++)
     {
       gint64 queries = h * p.t, keys = h * p.s;
       Head head = { all.dy + queries * p.e, all.q + queries * p.d, all.k + keys * p.d, all.v + keys * p.e, all.y + queries * p.e, all.log_sum + queries,
                     all.dq + queries * p.d, all.dk + keys * p.d, all.dv + keys * p.e, all.delta + queries };
-      backward_head (&p, tiles + omp_get_thread_num (), &head);
+      Problem own = of_thread (&p, packed, size);
+      backward_head (&own, tiles + omp_get_thread_num (), &head);
     }
 }
 
@@ -218,10 +240,17 @@ scratch (CpuCompiler *c, gsize bytes)
   return cpu_temp (c->plan, HEDDLE_U8, &shape, &cpu_plain);
 }
 
+static gsize
+packed_bytes (const CpuCompiler *c, const HeddleValue *q, const HeddleValue *v)
+{
+  return sizeof (float) * (gsize) packed_size (&q->shape, &v->shape) * c->device->threads;
+}
+
 static void
 emit_backward (CpuCompiler *c, const HeddleOp *op)
 {
-  Operand tiles = scratch (c, sizeof (BackwardTile) * c->device->threads), delta = scratch (c, sizeof (float) * (gsize) heddle_shape_count (&op->in[5]->shape));
+  Operand tiles = scratch (c, sizeof (BackwardTile) * c->device->threads);
+  Operand delta = scratch (c, sizeof (float) * (gsize) heddle_shape_count (&op->in[5]->shape) + packed_bytes (c, op->in[1], op->in[3]));
   Step *step = cpu_simple (c, op, "flash attention", run_backward, &cpu_plain);
   step->in[step->n_in++] = tiles;
   step->in[step->n_in++] = delta;
@@ -236,9 +265,10 @@ cpu_emit_attention (CpuCompiler *c, const HeddleOp *op)
   gboolean ok = TRUE;
   if (op->info->code == HEDDLE_OP_ATTENTION)
     {
-      Operand tiles = scratch (c, sizeof (ForwardTile) * c->device->threads);
+      Operand tiles = scratch (c, sizeof (ForwardTile) * c->device->threads), packed = scratch (c, packed_bytes (c, op->in[0], op->in[2]));
       Step *step = cpu_simple (c, op, "flash attention", run_forward, &cpu_plain);
       step->in[step->n_in++] = tiles;
+      step->in[step->n_in++] = packed;
       if (!step->out[0].where)
         step->out[0] = cpu_temp (c->plan, HEDDLE_F32, &op->out[0]->shape, &cpu_plain);
     }

@@ -168,6 +168,13 @@ void       cpu_plan_timing   (HeddlePlan *plan, gboolean on);
 gboolean   cpu_plan_buffer   (HeddlePlan *plan, guint i, HeddlePlanBuffer *buffer);
 GPtrArray *cpu_plan_reorders (HeddlePlan *plan);
 
+/* ---- product.c ---- */
+#define CPU_PRODUCT_COLUMNS 32      /* b (k, n) with n a multiple of these is read where it lies; else, and when transposed, through PACKED (k, cpu_product_pitch (n)) */
+gint64   cpu_product_pitch (gint64 n);
+/* c (m, n) = factor op (a) op (b) (+ c), row-major, LANES the device's block; for operands that fit the first-level cache */
+void     cpu_product      (gint lanes, gboolean ta, gboolean tb, gint64 m, gint64 n, gint64 k, float factor, const float *a, gint64 lda, const float *b, gint64 ldb,
+                           gboolean add, float *c, gint64 ldc, float *packed);
+
 /* ---- elementwise.c ---- */
 void     cpu_emit_cluster (CpuCompiler *c, guint from, guint to);
 void     cpu_run_expand   (CpuPlan *plan, Step *step);     /* in[0] repeated to out[0]'s shape, row-major */

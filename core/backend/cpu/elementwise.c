@@ -286,31 +286,50 @@ made_inside (const Build *b, const HeddleValue *v)
   return v->kind == HEDDLE_VALUE_TEMP && v->producer->id >= b->from && v->producer->id < b->to;
 }
 
-/* Copies X, repeated by NumPy's rule, to a row-major tensor of the loop's shape. */
+/* N elements of SIZE bytes, all equal to the one at X */
+static void
+repeat_element (char *y, const char *x, gsize n, gsize size)
+{
+  if (size == 4)
+    {
+      guint32 one, *to = (guint32 *) y;
+      memcpy (&one, x, sizeof one);
+      for (gsize i = 0; i < n; i++)
+        to[i] = one;
+    }
+  else
+    for (gsize i = 0; i < n; i++)
+      memcpy (y + i * size, x, size);
+}
+
+/* Copies X, repeated by NumPy's rule, to a row-major tensor of the loop's shape: in runs of the last axes that are whole in X, or of one element. */
 void
 cpu_run_expand (CpuPlan *plan, Step *step)
 {
   const HeddleShape *from = &step->in[0].shape, *to = &step->out[0].shape;
   const char *x = IN (0);
   char *y = OUT (0);
-  gsize size = heddle_dtype_size (step->in[0].dtype), n = (gsize) heddle_shape_count (to);
-  gint64 stride[HEDDLE_MAX_RANK] = { 0 }, index[HEDDLE_MAX_RANK] = { 0 }, running = 1, at = 0;
+  gsize size = heddle_dtype_size (step->in[0].dtype), n = (gsize) heddle_shape_count (to), run = 1;
+  gint64 stride[HEDDLE_MAX_RANK] = { 0 }, running = 1;
+  gint32 outer = to->rank;
   for (gint32 i = 1; i <= from->rank; i++)
     {
       stride[to->rank - i] = from->size[from->rank - i] == 1 ? 0 : running;
       running *= from->size[from->rank - i];
     }
-  for (gsize i = 0; i < n; i++)
+  gboolean whole = outer > 0 && stride[outer - 1] == 1;
+  while (outer > 0 && (whole ? stride[outer - 1] == (gint64) run : stride[outer - 1] == 0))
+    run *= (gsize) to->size[--outer];
+#pragma omp parallel for schedule(static) if (n >= PARALLEL_MIN)
+  for (gsize i = 0; i < n / MAX (run, 1); i++)
     {
-      memcpy (y + i * size, x + (gsize) at * size, size);
-      for (gint32 a = to->rank - 1; a >= 0; a--)
-        {
-          at += stride[a];
-          if (++index[a] < to->size[a])
-            break;
-          at -= stride[a] * to->size[a];
-          index[a] = 0;
-        }
+      gint64 at = 0, rest = (gint64) i;
+      for (gint32 a = outer - 1; a >= 0; rest /= to->size[a--])
+        at += rest % to->size[a] * stride[a];
+      if (whole)
+        memcpy (y + i * run * size, x + (gsize) at * size, run * size);
+      else
+        repeat_element (y + i * run * size, x + (gsize) at * size, run, size);
     }
 }
 
