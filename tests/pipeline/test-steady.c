@@ -2,8 +2,8 @@
  * of few.  The allocator's entry points are defined here, in the executable, so that every library's calls are counted; on all threads where no
  * logger takes part, on the training thread where one does (a logger works on its own thread, off the training path, and may allocate).
  * Two libraries allocate inside calls we cannot avoid, and are counted apart, by the innermost library on the stack that is no language runtime:
- * oneDNN in every dnnl_primitive_execute (it builds a map of the arguments and std::function objects: 712 a batch in ResNet-20 f32, 17 in
- * LeNet, with 2.6.3), libgomp in a parallel region whose team it has not cached.  They free what they take: no page is touched (see the second check). */
+ * oneDNN in every dnnl_primitive_execute (a map of the arguments and std::function objects: some hundred a batch in ResNet-20,
+ * none in LeNet, whose kernels are ours), libgomp in a parallel region whose team it has not cached.  They free what they take: no page is touched (see the second check). */
 #include <dlfcn.h>
 #include <execinfo.h>
 #include <errno.h>
@@ -162,8 +162,8 @@ test_case (gconstpointer data)
   g_assert_cmpuint (many.mine[OURS], ==, few.mine[OURS]);
   if (!c->logger)
     g_assert_cmpuint (many.all[OURS], ==, few.all[OURS]);
-  /* A page a batch would be 50; the same run repeated differs by 1 now and then (the kernel's own doing: -1, 0 and +1 were seen). */
-  g_assert_cmpint (many.faults, <=, few.faults + 3);
+  /* A page a batch would be 50 more; the same run repeated differs by a few, because a kernel may take idle pages back (-1 to +4 were seen). */
+  g_assert_cmpint (many.faults, <=, few.faults + (MANY - FEW) / 4);
 }
 
 int

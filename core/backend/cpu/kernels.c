@@ -62,12 +62,34 @@ rows_of (const HeddleShape *s)
   return heddle_shape_count (s) / MAX (s->size[s->rank - 1], 1);
 }
 
+/* Products this small are made by loops of ours on one thread: a call of the library, and the code it generates at the first one, cost more. */
+#define SMALL_PRODUCT (4 << 20)      /* m n k */
+#define SMALL_PACKED (64 << 10)      /* floats */
+#define SCRATCH 3                    /* where among a step's inputs */
+
+static gboolean
+is_small (gint64 m, gint64 n, gint64 k)
+{
+  return m * n * k <= SMALL_PRODUCT && k * cpu_product_pitch (n) <= SMALL_PACKED;
+}
+
+/* c (m, n) = a b (+ c), either transposed; PACKED: scratch that emit_linear () gave, or NULL for oneDNN */
+static void
+multiply (CpuPlan *plan, gboolean ta, gboolean tb, gint64 m, gint64 n, gint64 k, const float *a, gint64 lda, const float *b, gint64 ldb, gboolean add, float *c, float *packed)
+{
+  if (packed)
+    cpu_product (plan->device->block, ta, tb, m, n, k, 1, a, lda, b, ldb, add, c, n, packed);
+  else
+    dnnl_sgemm (ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, 1, a, lda, b, ldb, add ? 1 : 0, c, n);
+}
+
+/* in: x, w, [bias], [scratch] */
 static void
 run_linear (CpuPlan *plan, Step *step)
 {
   const HeddleShape *w = &step->in[1].shape;
   gint64 n = rows_of (&step->out[0].shape), out = w->size[0], in = w->size[1];
-  const float *bias = step->n_in > 2 ? IN (2) : NULL;
+  const float *bias = step->op->n_in > 2 ? IN (2) : NULL;
   float *to = OUT (0);
   if (bias)
     {
@@ -75,14 +97,14 @@ run_linear (CpuPlan *plan, Step *step)
       for (gint64 i = 0; i < n; i++)
         memcpy (to + i * out, bias, (gsize) out * sizeof (float));
     }
-  dnnl_sgemm ('N', 'T', n, out, in, 1, IN (0), in, IN (1), in, bias ? 1 : 0, to, out);
+  multiply (plan, FALSE, TRUE, n, out, in, IN (0), in, IN (1), in, bias != NULL, to, IN (SCRATCH));
 }
 
 static void
 run_linear_grad_input (CpuPlan *plan, Step *step)
 {
   const HeddleShape *w = &step->in[1].shape;
-  dnnl_sgemm ('N', 'N', rows_of (&step->in[0].shape), w->size[1], w->size[0], 1, IN (0), w->size[0], IN (1), w->size[1], 0, OUT (0), w->size[1]);
+  multiply (plan, FALSE, FALSE, rows_of (&step->in[0].shape), w->size[1], w->size[0], IN (0), w->size[0], IN (1), w->size[1], FALSE, OUT (0), IN (SCRATCH));
 }
 
 VECTOR static void
@@ -104,12 +126,30 @@ run_linear_grad_weight (CpuPlan *plan, Step *step)
   const float *from = IN (0);
   float *bias = OUT (1);
   if (OUT (0))
-    dnnl_sgemm ('T', 'N', out, in, n, 1, from, out, IN (1), in, 0, OUT (0), in);
+    multiply (plan, TRUE, FALSE, out, in, n, from, out, IN (1), in, FALSE, OUT (0), IN (SCRATCH));
   if (bias)
     {
 #pragma omp parallel for schedule(static) if (n * out >= PARALLEL_MIN)
       for (gint64 j = 0; j < out; j += SUM_COLUMNS)
         column_sums (from + j, n, MIN (SUM_COLUMNS, out - j), out, bias + j);
+    }
+}
+
+static void
+emit_linear (CpuCompiler *c, const HeddleOp *op, StepRun run)
+{
+  const HeddleShape *a = &op->in[0]->shape, *b = &op->in[1]->shape;
+  gint64 rows = rows_of (a), wide = a->size[a->rank - 1], other = b->size[b->rank - 1];
+  gboolean forward = op->info->code == HEDDLE_OP_LINEAR, weight = op->info->code == HEDDLE_OP_LINEAR_GRAD_WEIGHT;
+  gint64 m = weight ? wide : rows, n = forward ? b->size[0] : other, k = weight ? rows : wide;
+  gboolean small = is_small (m, n, k);
+  HeddleShape packed = heddle_shape (k * cpu_product_pitch (n));
+  Operand scratch = small ? cpu_temp (c->plan, HEDDLE_F32, &packed, &cpu_plain) : (Operand) { 0 };
+  Step *step = cpu_simple (c, op, small ? "small product" : "gemm", run, &cpu_plain);
+  if (small)
+    {
+      step->in[SCRATCH] = scratch;
+      step->n_in = SCRATCH + 1;
     }
 }
 
@@ -183,14 +223,14 @@ cpu_emit_kernel (CpuCompiler *c, const HeddleOp *op, GError **error)
     {
     case HEDDLE_OP_CUSTOM: ok = emit_custom (c, op, error); break;
     case HEDDLE_OP_MATMUL: cpu_simple (c, op, "gemm", run_matmul, &cpu_plain); break;
-    case HEDDLE_OP_LINEAR: cpu_simple (c, op, "gemm", run_linear, &cpu_plain); break;
+    case HEDDLE_OP_LINEAR: emit_linear (c, op, run_linear); break;
     case HEDDLE_OP_CONV_TRANSPOSE2D:
       ok = cpu_emit_conv (c, op, error);
       if (ok && op->n_in > 2)
         cpu_emit_channel_bias (c, op);
       break;
-    case HEDDLE_OP_LINEAR_GRAD_INPUT: cpu_simple (c, op, "gemm", run_linear_grad_input, &cpu_plain); break;
-    case HEDDLE_OP_LINEAR_GRAD_WEIGHT: cpu_simple (c, op, "gemm", run_linear_grad_weight, &cpu_plain); break;
+    case HEDDLE_OP_LINEAR_GRAD_INPUT: emit_linear (c, op, run_linear_grad_input); break;
+    case HEDDLE_OP_LINEAR_GRAD_WEIGHT: emit_linear (c, op, run_linear_grad_weight); break;
     case HEDDLE_OP_SCALER_UPDATE:
       {
         Step *step = cpu_simple (c, op, "scaler", run_scaler_update, &cpu_plain);

@@ -1,5 +1,6 @@
 /* cpu/product-kernel.h: the inner loops of product.c, included once for each instruction set: NAME (f) tells them apart, W is the number of lanes.
- * Lanes are columns of the result.  Sums have names of their own, by macros, because an array of them would live in memory. */
+ * Lanes are columns of the result.  Sums have names of their own, by macros, because an array of them would live in memory.
+ * Must not know plans or memory: pointers and counts in, numbers out. */
 
 typedef float NAME (V) __attribute__ ((vector_size (W * 4), aligned (4)));
 #define V NAME (V)
