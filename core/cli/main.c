@@ -2,6 +2,7 @@
 #include "cli/cli.h"
 
 #include <locale.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -48,6 +49,17 @@ unknown_verb (const char *name)
   return heddle_cli_fail (g_error_new (HEDDLE_ERROR, HEDDLE_ERROR_USAGE, "no verb \"%s\"%s\nhint: heddle --help lists them", name, near));
 }
 
+/* oneDNN allocates and frees inside each call; a C library that gives the top of its heap back to the system each time costs a page fault again and
+ * again (tests/pipeline/test-steady.c counts them). */
+static void
+keep_memory (void)
+{
+#ifdef __GLIBC__
+  mallopt (M_TRIM_THRESHOLD, 1 << 30);
+  mallopt (M_MMAP_THRESHOLD, 32 << 20);         /* the most that glibc takes */
+#endif
+}
+
 int
 main (int argc, char **argv)
 {
@@ -55,6 +67,7 @@ main (int argc, char **argv)
   int status = 0;
   setlocale (LC_MESSAGES, "");
   g_log_set_writer_func (log_writer, NULL, NULL);
+  keep_memory ();
   for (guint i = 0; argc > 1 && i < G_N_ELEMENTS (verbs); i++)
     if (g_str_equal (argv[1], verbs[i]->name))
       verb = verbs[i];
