@@ -55,6 +55,74 @@ pool_before_relu (HeddleProgram *p, HeddleOp *relu, HeddleOp *pool)
   move_op (p, relu->id, pool->id);
 }
 
+/* ---- scalars between the operations of one loop ---- */
+
+static gboolean
+is_elementwise (const HeddleOp *op, gboolean *scalar, HeddleShape *shape)
+{
+  gboolean assign = op->info->code == HEDDLE_OP_ASSIGN, yes = assign || op->info->flags & HEDDLE_OP_ELEMENTWISE;
+  if (yes)
+    *shape = assign ? op->in[0]->shape : op->out[0]->shape;
+  *scalar = yes && !assign && shape->rank == 0;
+  return yes;
+}
+
+static gboolean
+overlap (const HeddleVariable *a, const HeddleVariable *b)
+{
+  return a == b || a->flat == b || b->flat == a;
+}
+
+/* Does OP need what an operation between FROM and itself makes or writes? */
+static gboolean
+depends (const HeddleProgram *p, const HeddleOp *op, guint from)
+{
+  gboolean yes = FALSE;
+  for (guint j = 0; j < op->n_in; j++)
+    {
+      const HeddleValue *v = op->in[j];
+      yes |= v->producer && v->producer->id >= from;
+      for (guint i = from; v->kind == HEDDLE_VALUE_VARIABLE && i < op->id; i++)
+        {
+          const HeddleOp *other = p->ops->pdata[i];
+          yes |= other->info->code == HEDDLE_OP_ASSIGN && overlap (other->in[0]->variable, v->variable);
+        }
+    }
+  return yes;
+}
+
+/* Moves the operation at FROM before the one at TO. */
+static void
+move_up (HeddleProgram *p, guint from, guint to)
+{
+  gpointer op = p->ops->pdata[from];
+  for (guint i = from; i > to; i--)
+    p->ops->pdata[i] = p->ops->pdata[i - 1];
+  p->ops->pdata[to] = op;
+  for (guint i = to; i <= from; i++)
+    ((HeddleOp *) p->ops->pdata[i])->id = i;
+}
+
+/* A scalar operation (a bias correction of Adam's) between elementwise ones of a shape would cut their loop in two: it goes before the first of them. */
+static void
+hoist_scalars (HeddleProgram *p)
+{
+  HeddleShape current = { .rank = 0 }, shape = { 0 };
+  guint start = 0;
+  for (guint i = 0; i < p->ops->len; i++)
+    {
+      const HeddleOp *op = p->ops->pdata[i];
+      gboolean scalar = FALSE, elementwise = is_elementwise (op, &scalar, &shape);
+      if (scalar && current.rank > 0 && !depends (p, op, start))
+        move_up (p, i, start++);
+      else if (!elementwise || current.rank == 0 || !heddle_shape_equal (&shape, &current))
+        {
+          start = i;
+          current = elementwise ? shape : (HeddleShape) { .rank = 0 };
+        }
+    }
+}
+
 void
 heddle_program_simplify (HeddleProgram *p)
 {
@@ -64,4 +132,5 @@ heddle_program_simplify (HeddleProgram *p)
       if (op->info->code == HEDDLE_OP_RELU && count_readers (p, op->out[0], &reader) == 1 && reader && reader->info->code == HEDDLE_OP_MAX_POOL)
         pool_before_relu (p, op, reader);
     }
+  hoist_scalars (p);
 }

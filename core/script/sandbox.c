@@ -99,15 +99,19 @@ heddle_sandbox_load (HeddleSandbox *box, const char *file, const char *chunk, GE
 {
   g_autofree char *text = NULL, *name = g_strconcat ("@", chunk, NULL);
   gsize length = 0;
-  gboolean ok = g_file_get_contents (file, &text, &length, error);
+  g_autoptr (GError) why = NULL;
+  gboolean ok = g_file_get_contents (file, &text, &length, &why);
   gsize skip = 0;
+  if (!ok)                      /* GLib's own text has quotes that not every locale can show */
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_SCRIPT, "%s: cannot be read: %s\nhint: %s", chunk, strrchr (why->message, ':') ? strrchr (why->message, ':') + 2 : why->message,
+                 g_error_matches (why, G_FILE_ERROR, G_FILE_ERROR_NOENT) ? "is the path right? It is taken from the current folder" : "may this user read the file?");
   if (ok && length >= 2 && text[0] == '#' && text[1] == '!')       /* "#!/usr/bin/env heddle" keeps its line number */
     skip = strcspn (text, "\n");
   if (ok && luaL_loadbufferx (box->L, text + skip, length - skip, name, "t") != LUA_OK)
     {
-      const char *why = lua_tostring (box->L, -1);
+      const char *says = lua_tostring (box->L, -1);
       gboolean binary = length > 0 && text[0] == '\x1b';
-      g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_SCRIPT, "%s%s", binary ? chunk : why, binary ? ": compiled Lua is not accepted\nhint: give the script as text" : "");
+      g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_SCRIPT, "%s%s", binary ? chunk : says, binary ? ": compiled Lua is not accepted\nhint: give the script as text" : "");
       lua_pop (box->L, 1);
       ok = FALSE;
     }

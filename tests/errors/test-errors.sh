@@ -54,6 +54,12 @@ usual; model='h.model "sequential" { batch.image, layers = { { type = "linaer", 
 usual; write; expect set-unknown-stage 2 check s.lua --set prefetsh.batch_size=8
 usual; write; expect set-unknown-option 1 check s.lua --set prefetch.batch_sise=8
 usual; write; expect set-syntax 2 check s.lua --set prefetch
+usual; write; expect set-empty 1 check s.lua --set prefetch.batch_size=
+usual; write; expect set-large 1 check s.lua --set prefetch.batch_size=99999999999999999999
+# ---- the environment
+export HEDDLE_BACKEND_PATH=/nowhere
+usual; write; expect backend-path 3 check s.lua --steps 1
+unset HEDDLE_BACKEND_PATH
 # ---- the script
 usual; loss='h.loss "cross_entropy" { logit, batch.label }'; write; expect script-undefined 1 check s.lua
 usual; before='counter = 1'; write; expect script-global 1 check s.lua

@@ -91,6 +91,27 @@ test_clusters (void)
   g_assert_cmpint (cluster[index_of (p, HEDDLE_OP_SQUARE)], ==, 1);
 }
 
+/* A scalar between two operations of one loop goes before the loop when it depends on nothing in it, and stays when it does. */
+static void
+test_scalars (void)
+{
+  g_autoptr (HeddleVariables) vars = heddle_variables_new ();
+  HeddleBuilder *b = heddle_builder_new ("t", vars, TRUE, 1);
+  HeddleShape shape = heddle_shape (4, 6), scalar = heddle_scalar_shape ();
+  HeddleValue *x = heddle_builder_input (b, "x", HEDDLE_F32, &shape), *s = heddle_builder_input (b, "s", HEDDLE_F32, &scalar);
+  HeddleValue *y = heddle_exp (b, x), *free_scalar = heddle_sqrt (b, s), *z = heddle_mul (b, y, free_scalar);
+  HeddleValue *sum = heddle_sum (b, z, 0, FALSE), *bound = heddle_square (b, sum);
+  heddle_builder_output (b, heddle_tanh (b, heddle_mul (b, z, bound)));
+  g_autoptr (HeddleProgram) p = heddle_builder_finish (b, NULL);
+  g_autofree gint *cluster = g_new (gint, p->ops->len);
+  heddle_program_clusters (p, cluster);
+  g_assert_cmpuint (index_of (p, HEDDLE_OP_SQRT), <, index_of (p, HEDDLE_OP_EXP));
+  g_assert_cmpint (cluster[index_of (p, HEDDLE_OP_EXP)], ==, cluster[index_of (p, HEDDLE_OP_MUL)]);
+  g_assert_cmpuint (index_of (p, HEDDLE_OP_SQUARE), >, index_of (p, HEDDLE_OP_SUM));
+  for (guint i = 0; i < p->ops->len; i++)
+    g_assert_cmpuint (((HeddleOp *) p->ops->pdata[i])->id, ==, i);
+}
+
 int
 main (int argc, char **argv)
 {
@@ -98,5 +119,6 @@ main (int argc, char **argv)
   g_test_add_func ("/passes/memory", test_memory);
   g_test_add_func ("/passes/lifetimes", test_lifetimes);
   g_test_add_func ("/passes/clusters", test_clusters);
+  g_test_add_func ("/passes/scalars", test_scalars);
   return g_test_run ();
 }

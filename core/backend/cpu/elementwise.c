@@ -9,7 +9,7 @@
 #include <string.h>
 
 #define TILE 1024           /* elements: 4 KiB of f32, so that a dozen registers fit the first-level cache */
-#define MAX_REGISTERS 48
+#define MAX_REGISTERS 96
 
 /* An argument is a register (a tile, or memory that is read and written in place) or a scalar. */
 typedef struct { gboolean scalar; guint index; } Arg;
@@ -491,6 +491,47 @@ demand (const HeddleProgram *p, guint from, guint to)
   return n;
 }
 
+/* Does instruction I read or write register R? */
+static gboolean
+mentions (const Instruction *in, guint r)
+{
+  gboolean yes = (in->action == DO_KERNEL || in->action == DO_LOAD || in->action == DO_ROUND) && in->dst == r;
+  for (guint j = 0; j < in->n_args; j++)
+    yes |= !in->arg[j].scalar && in->arg[j].index == r;
+  return yes;
+}
+
+/* Registers that live one after the other get the same tile, so that a long loop stays in the first-level cache.  A tile is free again only behind the
+ * instruction that reads it last: no kernel writes what it reads. */
+static void
+pack_tiles (Loop *l)
+{
+  gint last[MAX_REGISTERS];
+  gboolean busy[MAX_REGISTERS] = { FALSE };
+  guint tiles = 0;
+  for (guint r = 0; r < l->n_registers; r++)
+    for (guint i = 0; i < l->code->len; i++)
+      if (i == 0 || mentions (&g_array_index (l->code, Instruction, i), r))
+        last[r] = (gint) i;
+  for (guint i = 0; i < l->code->len; i++)
+    {
+      const Instruction *in = &g_array_index (l->code, Instruction, i);
+      if ((in->action == DO_KERNEL || in->action == DO_LOAD) && l->memory[in->dst] < 0)
+        {
+          guint t = 0;
+          while (busy[t])
+            t++;
+          busy[t] = TRUE;
+          tiles = MAX (tiles, t + 1);
+          l->memory[in->dst] = -1 - (gint) t;
+        }
+      for (guint r = 0; r < l->n_registers; r++)
+        if (l->memory[r] < 0 && last[r] == (gint) i && mentions (in, r))
+          busy[-1 - l->memory[r]] = FALSE;
+    }
+  l->n_tiles = tiles;
+}
+
 /* The last instruction that reads register R, or -1; G_MAXINT when the loop writes it. */
 static gint
 last_read (const Loop *l, guint r)
@@ -543,6 +584,7 @@ emit_loop (CpuCompiler *c, guint from, guint to)
     }
   g_hash_table_unref (b.registers);
   g_hash_table_unref (b.scalars);
+  pack_tiles (l);
   if (l->code->len)
     {
       HeddleShape tiles = heddle_shape ((gint64) MAX (l->n_tiles, 1) * TILE * (l->n >= PARALLEL_MIN ? c->device->threads : 1));
