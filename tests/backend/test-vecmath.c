@@ -18,7 +18,7 @@ ulps (float got, double want)
 {
   float nearest = (float) want;
   gboolean special = isnan (want) || isinf (nearest) || isinf (got);
-  double unit = fabsf (nearest) < 0x1p-126f ? 0x1p-149 : ldexp (1, ilogbf (nearest) - 23);
+  double unit = special || fabsf (nearest) < 0x1p-126f ? 0x1p-149 : ldexp (1, ilogbf (nearest) - 23);
   return special ? (isnan (want) ? isnan (got) : nearest == got) ? 0 : INFINITY : fabs ((double) got - want) / unit;
 }
 

@@ -341,10 +341,10 @@ test_float_loss_refusals (void)
     {
       g_autofree char *shape = g_strdup_printf ("local loss = h.loss '%s' { logits, batch.image }\n" ADAM ("1", "0.1"), names[i]);
       g_autofree char *dtype = g_strdup_printf ("local loss = h.loss '%s' { logits, batch.label }\n" ADAM ("1", "0.1"), names[i]);
-      g_autofree char *says[] = { g_strdup_printf ("run.lua:7: loss \"%s\": the prediction has shape 16x4, the target 16x2x8x8\nhint: ", names[i]),
-                                  g_strdup_printf ("run.lua:7: loss \"%s\": prediction and target must be floating-point, got f32 and i64\nhint: ", names[i]) };
-      refused ("num_workers = 0", shape, HEDDLE_ERROR_GRAPH, says[0]);
-      refused ("num_workers = 0", dtype, HEDDLE_ERROR_GRAPH, says[1]);
+      g_autofree char *of_shape = g_strdup_printf ("run.lua:7: loss \"%s\": the prediction has shape 16x4, the target 16x2x8x8\nhint: ", names[i]);
+      g_autofree char *of_dtype = g_strdup_printf ("run.lua:7: loss \"%s\": prediction and target must be floating-point, got f32 and i64\nhint: ", names[i]);
+      refused ("num_workers = 0", shape, HEDDLE_ERROR_GRAPH, of_shape);
+      refused ("num_workers = 0", dtype, HEDDLE_ERROR_GRAPH, of_dtype);
     }
   refused ("num_workers = 0", "local loss = h.loss 'bce_with_logits' { logits, logits, pos_weight = { 1, 2, 3 } }\n" ADAM ("1", "0.1"), HEDDLE_ERROR_OPTION,
            "option \"pos_weight\": 3 weights for 4 classes");

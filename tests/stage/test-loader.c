@@ -234,8 +234,8 @@ test_timeout (void)
   g_assert_nonnull (strstr (error->message, "dataset-fake"));
   g_clear_error (&error);
   g_atomic_int_set (&behave.release, 1);
-  behave.stuck_at = -1;
   rig_close (&r);
+  behave.stuck_at = -1;                        /* only now has the worker stopped reading it */
 }
 
 static gpointer
