@@ -116,14 +116,15 @@ loader_reason (const char *file, const char *message)
   return g_strdup_printf ("cannot be loaded: %s%s", text, hint);
 }
 
-/* Without its data relocations resolved nothing of a module can be read, so it has to be opened; lazily and locally, and for good. */
+/* Without its data relocations resolved nothing of a module can be read, so it has to be opened; locally, and for good.
+ * Not lazily: a function that is missing is a reason not to load, not the end of the process at its first call. */
 HeddleRegistryEntry *
 heddle_registry_load (const char *file)
 {
   HeddleRegistryEntry *entry = g_new0 (HeddleRegistryEntry, 1);
   gpointer symbol = NULL;
   entry->file = g_canonicalize_filename (file, NULL);
-  GModule *module = g_module_open (entry->file, G_MODULE_BIND_LOCAL | G_MODULE_BIND_LAZY);
+  GModule *module = g_module_open (entry->file, G_MODULE_BIND_LOCAL);
   if (!module)
     {
       g_autofree char *reason = loader_reason (entry->file, g_module_error ());

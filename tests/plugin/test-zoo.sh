@@ -28,6 +28,7 @@ make_plugin NO_INSTANCE model-no_instance
 make_plugin UNKNOWN_KIND model-unknown_kind
 make_plugin NO_SYMBOL model-no_symbol
 make_plugin WRONG_SIZE model-wrong_size
+make_plugin UNDEFINED_SYMBOL model-undefined_symbol
 make_plugin NO_LR optimizer-no_lr
 echo 'int absent (void) { return 0; }' >"$scratch/absent.c"
 $CC -shared -fPIC "$scratch/absent.c" -o "$scratch/libabsent.so"
@@ -51,6 +52,7 @@ refused model-no_symbol 'exports no symbol "heddle_plugin"'
 refused model-wrong_size 'interface says it has'
 refused optimizer-no_lr 'needs a FLOAT option "lr"'
 refused model-missing_library 'libabsent.so: cannot open shared object file'
+refused model-undefined_symbol 'undefined symbol: heddle_of_the_core'
 refused model-text 'cannot be loaded'
 refused model-empty 'cannot be loaded'
 refused dataset-misnamed 'its file must be named model-good.so'
