@@ -71,9 +71,9 @@ VM
 vm_log1p (float x)
 {
   VmBits u = { .f = 1.0f + x }, a = { .f = x }, four = { .f = 4.0f };
-  gint32 e = (u.i - 0x3f400000) & (gint32) 0xff800000u;       /* n in the exponent's place */
-  a.i -= e;
-  four.i -= e;
+  gint32 e = (gint32) (((guint32) u.i - 0x3f400000u) & 0xff800000u);    /* n in the exponent's place; unsigned, for x <= -1 and NaN may wrap */
+  a.i = (gint32) ((guint32) a.i - (guint32) e);
+  four.i = (gint32) ((guint32) four.i - (guint32) e);
   float m = a.f + (0.25f * four.f - 1.0f), n = (float) e * 0x1p-23f;
   float p = ((((((-0.0450771302f * m + 0.104634121f) * m - 0.13161391f) * m + 0.144784003f) * m - 0.166472912f) * m + 0.19990857f) * m - 0.250000954f) * m + 0.333334506f;
   float y = n * 0.693147181f + ((p * m - 0.5f) * (m * m) + m);
