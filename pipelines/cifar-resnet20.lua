@@ -11,7 +11,7 @@ local amp     = h.arg ("amp", "f32", "f32, f16, bf16 or auto")
 h.flags { cudnn_benchmark = true, tf32 = true }
 
 local function data (split, augment)
-  if dataset == "synthetic" then return h.dataset "synthetic" { split = split, shape = { 3, 32, 32 }, dtype = "u8" } end
+  if dataset == "synthetic" then return h.dataset "synthetic" { split = split, shape = { 3, 32, 32 }, dtype = "u8", length = 1024 } end
   return h.dataset (dataset) { root = root, split = split, crop_padding = augment and 4 or 0, flip = augment }
 end
 
