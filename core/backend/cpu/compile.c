@@ -215,6 +215,19 @@ touches (const HeddleOp *op, const HeddleVariable *v)
   return hit;
 }
 
+/* Is VARIABLE written again behind operation I, while the value assigned there may still be read from it? */
+static gboolean
+assigned_again (const HeddleProgram *p, guint i, const HeddleVariable *variable)
+{
+  gboolean again = FALSE;
+  for (guint j = i + 1; j < p->ops->len; j++)
+    {
+      const HeddleOp *op = p->ops->pdata[j];
+      again |= op->info->code == HEDDLE_OP_ASSIGN && touches (op, variable);
+    }
+  return again;
+}
+
 static void
 find_forwards (CpuCompiler *c)
 {
@@ -223,7 +236,7 @@ find_forwards (CpuCompiler *c)
     {
       const HeddleOp *op = p->ops->pdata[i];
       const HeddleValue *v = op->info->code == HEDDLE_OP_ASSIGN && op->n_in == 2 ? op->in[1] : NULL;
-      gboolean ok = v && v->kind == HEDDLE_VALUE_TEMP && v->n_uses == 1 && !(v->producer->info->flags & HEDDLE_OP_VIEW);
+      gboolean ok = v && v->kind == HEDDLE_VALUE_TEMP && !(v->producer->info->flags & HEDDLE_OP_VIEW) && (v->n_uses == 1 || !assigned_again (p, i, op->in[0]->variable));
       for (guint j = ok ? v->producer->id + 1 : i; ok && j < i; j++)
         ok = !touches (p->ops->pdata[j], op->in[0]->variable);
       if (ok)
