@@ -186,6 +186,7 @@ gboolean cpu_emit_pool    (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_pool_is_2x2  (const HeddlePoolAttr *attr);     /* windows of 2 x 2 side by side */
 gboolean cpu_emit_loss    (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_shape   (CpuCompiler *c, const HeddleOp *op);
+gboolean cpu_emit_reduction (CpuCompiler *c, const HeddleOp *op);     /* reduce.c */
 gboolean cpu_emit_row_norm (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_embedding (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_movement (CpuCompiler *c, const HeddleOp *op);

@@ -239,8 +239,8 @@ cpu_emit_kernel (CpuCompiler *c, const HeddleOp *op, GError **error)
             step->out[i] = cpu_temp (c->plan, HEDDLE_F32, &op->out[i]->shape, &cpu_plain);
       }
       break;
-    default: ok = cpu_emit_norm (c, op) || cpu_emit_pool (c, op) || cpu_emit_loss (c, op) || cpu_emit_shape (c, op) || cpu_emit_row_norm (c, op) || cpu_emit_embedding (c, op) || cpu_emit_movement (c, op)
-             || cpu_emit_attention (c, op) || cpu_emit_mean_loss (c, op) || cpu_emit_upsample (c, op) || cpu_emit_windows (c, op); break;
+    default: ok = cpu_emit_norm (c, op) || cpu_emit_pool (c, op) || cpu_emit_loss (c, op) || cpu_emit_shape (c, op) || cpu_emit_reduction (c, op) || cpu_emit_row_norm (c, op) || cpu_emit_embedding (c, op)
+             || cpu_emit_movement (c, op) || cpu_emit_attention (c, op) || cpu_emit_mean_loss (c, op) || cpu_emit_upsample (c, op) || cpu_emit_windows (c, op); break;
     }
   if (!ok && !(error && *error))                     /* some have said why */
     g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "%s \"%s\": the cpu backend has no kernel for this operation", op->info->name, op->name);
