@@ -3,6 +3,7 @@
 #define HEDDLE_BACKEND_CPU_H
 
 #include "backend/backend.h"
+#include "isa.h"
 
 #include <dnnl.h>
 
@@ -171,8 +172,8 @@ GPtrArray *cpu_plan_reorders (HeddlePlan *plan);
 /* ---- product.c ---- */
 #define CPU_PRODUCT_COLUMNS 32      /* b (k, n) with n a multiple of these is read where it lies; else, and when transposed, through PACKED (k, cpu_product_pitch (n)) */
 gint64   cpu_product_pitch (gint64 n);
-/* c (m, n) = factor op (a) op (b) (+ c), row-major, LANES the device's block; for operands that fit the first-level cache */
-void     cpu_product      (gint lanes, gboolean ta, gboolean tb, gint64 m, gint64 n, gint64 k, float factor, const float *a, gint64 lda, const float *b, gint64 ldb,
+/* c (m, n) = factor op (a) op (b) (+ c), row-major; for operands that fit the first-level cache */
+void     cpu_product      (gboolean ta, gboolean tb, gint64 m, gint64 n, gint64 k, float factor, const float *a, gint64 lda, const float *b, gint64 ldb,
                            gboolean add, float *c, gint64 ldc, float *packed);
 
 /* ---- elementwise.c ---- */
@@ -198,15 +199,5 @@ Step    *cpu_simple       (CpuCompiler *c, const HeddleOp *op, const char *what,
 
 /* Work below this many elements stays on one thread. */
 #define PARALLEL_MIN 32768
-
-/* Each kernel is compiled for three instruction sets and chosen when the module is opened.  Levels, not names of processors: GCC compares
- * "arch=haswell" with the very processor, and a newer one would fall back to SSE2. */
-#if defined (__x86_64__) && defined (__GNUC__) && !defined (__clang__) && __GNUC__ >= 12 && !defined (__SANITIZE_THREAD__) && !defined (__SANITIZE_ADDRESS__)
-#define VECTOR __attribute__ ((target_clones ("default", "arch=x86-64-v3", "arch=x86-64-v4")))
-#elif defined (__x86_64__) && defined (__GNUC__) && !defined (__clang__) && !defined (__SANITIZE_THREAD__) && !defined (__SANITIZE_ADDRESS__)
-#define VECTOR __attribute__ ((target_clones ("default", "avx2", "avx512f")))
-#else
-#define VECTOR
-#endif
 
 #endif

@@ -30,39 +30,13 @@ typedef struct
   void (*rows_dense)  (const Geometry *g, const float *windows, gint64 length, const float *dy, gint64 plane, gint64 i, float *sums);
 } Kernels;
 
-#define W 8
-#define NAME(f) f##_any
-#include "direct-kernel.h"
-#undef NAME
-#ifdef __x86_64__
-#pragma GCC push_options
-#pragma GCC target ("avx2,fma")
-#define NAME(f) f##_avx2
-#include "direct-kernel.h"
-#undef NAME
-#pragma GCC pop_options
-#undef W
-#define W 16
-#pragma GCC push_options
-#pragma GCC target ("avx512f,avx512bw,avx512vl,avx512dq,fma,prefer-vector-width=512")
-#define NAME(f) f##_avx512
-#include "direct-kernel.h"
-#undef NAME
-#pragma GCC pop_options
-#endif
-#undef W
+#define KERNELS "direct-kernel.h"
+#include "each-isa.h"
 
 static const Kernels *
 kernels (void)
 {
-  const Kernels *k = &kernels_any;
-#ifdef __x86_64__
-  if (__builtin_cpu_supports ("avx512f") && __builtin_cpu_supports ("avx512bw") && __builtin_cpu_supports ("avx512vl") && __builtin_cpu_supports ("avx512dq"))
-    k = &kernels_avx512;
-  else if (__builtin_cpu_supports ("avx2") && __builtin_cpu_supports ("fma"))
-    k = &kernels_avx2;
-#endif
-  return k;
+  return CPU_PICK (&kernels);
 }
 
 static gint64
@@ -228,8 +202,7 @@ weight_scratch_size (const Geometry *g, guint threads)
   return CHUNKS * s.sums + threads * (padded_size (g) + s.windows + s.gradient);
 }
 
-VECTOR static void
-add_bias (const float *dy, gint64 channels, gint64 pixels, float *sum)
+VECTOR (void, add_bias, (const float *dy, gint64 channels, gint64 pixels, float *sum), (dy, channels, pixels, sum))
 {
   for (gint64 o = 0; o < channels; o++)
     {

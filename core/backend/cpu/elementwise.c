@@ -46,7 +46,7 @@ typedef struct
 /* ---- kernels ---- */
 
 #define BINARY(name, expression) \
-  VECTOR static void k_##name (float *restrict d, const float *a, const float *b, const float *c, const gboolean scalar[3], gsize n, gconstpointer attr) \
+  VECTOR (void, k_##name, (float *restrict d, const float *a, const float *b, const float *c, const gboolean scalar[3], gsize n, gconstpointer attr), (d, a, b, c, scalar, n, attr)) \
   { \
     (void) c; (void) attr; \
     if (scalar[0]) \
@@ -58,7 +58,7 @@ typedef struct
   }
 
 #define UNARY(name, expression) \
-  VECTOR static void k_##name (float *restrict d, const float *a, const float *b, const float *c, const gboolean scalar[3], gsize n, gconstpointer attr) \
+  VECTOR (void, k_##name, (float *restrict d, const float *a, const float *b, const float *c, const gboolean scalar[3], gsize n, gconstpointer attr), (d, a, b, c, scalar, n, attr)) \
   { \
     (void) b; (void) c; (void) attr; \
     if (scalar[0]) { float x = a[0]; for (gsize i = 0; i < n; i++) d[i] = (expression); } \

@@ -78,7 +78,7 @@ static void
 multiply (CpuPlan *plan, gboolean ta, gboolean tb, gint64 m, gint64 n, gint64 k, const float *a, gint64 lda, const float *b, gint64 ldb, gboolean add, float *c, float *packed)
 {
   if (packed)
-    cpu_product (plan->device->block, ta, tb, m, n, k, 1, a, lda, b, ldb, add, c, n, packed);
+    cpu_product (ta, tb, m, n, k, 1, a, lda, b, ldb, add, c, n, packed);
   else
     dnnl_sgemm (ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, 1, a, lda, b, ldb, add ? 1 : 0, c, n);
 }
@@ -107,8 +107,7 @@ run_linear_grad_input (CpuPlan *plan, Step *step)
   multiply (plan, FALSE, FALSE, rows_of (&step->in[0].shape), w->size[1], w->size[0], IN (0), w->size[0], IN (1), w->size[1], FALSE, OUT (0), IN (SCRATCH));
 }
 
-VECTOR static void
-column_sums (const float *x, gint64 rows, gint64 columns, gint64 pitch, float *restrict sum)
+VECTOR (void, column_sums, (const float *x, gint64 rows, gint64 columns, gint64 pitch, float *restrict sum), (x, rows, columns, pitch, sum))
 {
   memset (sum, 0, (gsize) columns * sizeof (float));
   for (gint64 i = 0; i < rows; i++)

@@ -60,34 +60,14 @@ typedef struct
   void (*input)   (const GradientPlane *q, const float *a, const float *b, const float *k);        /* dx = a dy + b x + k */
 } Kernels;
 
-#define W 8
-#define NAME(f) f##_any
-#include "norm-kernel.h"
-#undef NAME
-#ifdef __x86_64__
-#pragma GCC push_options
-#pragma GCC target ("avx2,fma")
-#define NAME(f) f##_avx2
-#include "norm-kernel.h"
-#undef NAME
-#pragma GCC pop_options
-#undef W
-#define W 16
-#pragma GCC push_options
-#pragma GCC target ("avx512f,avx512bw,avx512vl,avx512dq,fma,prefer-vector-width=512")
-#define NAME(f) f##_avx512
-#include "norm-kernel.h"
-#undef NAME
-#pragma GCC pop_options
-#endif
-#undef W
+#define KERNELS "norm-kernel.h"
+#include "each-isa.h"
 
 /* ---- the same for row-major images: one channel, lanes over its pixels (no pooling) ---- */
 
 #define PARTS 16
 
-VECTOR static void
-sum_row (const float *x, gint64 pixels, float *sum)
+VECTOR (void, sum_row, (const float *x, gint64 pixels, float *sum), (x, pixels, sum))
 {
   float s[PARTS] = { 0 }, total = 0;
   gint64 p = 0;
@@ -101,8 +81,7 @@ sum_row (const float *x, gint64 pixels, float *sum)
   *sum = total;
 }
 
-VECTOR static void
-squares_row (const float *x, const float *mean, gint64 pixels, float *sum)
+VECTOR (void, squares_row, (const float *x, const float *mean, gint64 pixels, float *sum), (x, mean, pixels, sum))
 {
   float s[PARTS] = { 0 }, total = 0, m = *mean;
   gint64 p = 0;
@@ -116,8 +95,7 @@ squares_row (const float *x, const float *mean, gint64 pixels, float *sum)
   *sum = total;
 }
 
-VECTOR static void
-apply_row (const Plane *q)
+VECTOR (void, apply_row, (const Plane *q), (q))
 {
   const float *restrict x = q->x, *restrict r = q->residual, a = *q->a, b = *q->b;
   float *restrict y = q->y;
@@ -135,8 +113,7 @@ apply_row (const Plane *q)
     }
 }
 
-VECTOR static void
-sums_row (const GradientPlane *q, const float *mean, float *sum, float *dot)
+VECTOR (void, sums_row, (const GradientPlane *q, const float *mean, float *sum, float *dot), (q, mean, sum, dot))
 {
   float s[PARTS] = { 0 }, d[PARTS] = { 0 }, m = *mean, min = q->bounds.min, max = q->bounds.max;
   const float *dy = q->bounded ? q->masked : q->dy, *x = q->x;
@@ -166,8 +143,7 @@ sums_row (const GradientPlane *q, const float *mean, float *sum, float *dot)
     }
 }
 
-VECTOR static void
-input_row (const GradientPlane *q, const float *fa, const float *fb, const float *fk)
+VECTOR (void, input_row, (const GradientPlane *q, const float *fa, const float *fb, const float *fk), (q, fa, fb, fk))
 {
   const float *dy = q->bounded ? q->masked : q->dy, *x = q->x, a = *fa, b = *fb, k = *fk;
   float *dx = q->dx;
@@ -181,14 +157,7 @@ static const Kernels kernels_row = { 1, sum_row, squares_row, apply_row, sums_ro
 static const Kernels *
 kernels_for (gint lanes)
 {
-  const Kernels *k = lanes == 1 ? &kernels_row : &kernels_any;
-#ifdef __x86_64__
-  if (lanes == 16)
-    k = &kernels_avx512;
-  else if (lanes == 8 && __builtin_cpu_supports ("avx2") && __builtin_cpu_supports ("fma"))
-    k = &kernels_avx2;
-#endif
-  return k;
+  return lanes == 1 ? &kernels_row : CPU_PICK (&kernels);
 }
 
 /* ---- forward ---- */

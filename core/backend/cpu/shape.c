@@ -138,8 +138,7 @@ emit_reduce (CpuCompiler *c, const HeddleOp *op)
 
 #define NORM_BLOCK 65536
 
-VECTOR static double
-block_squares (const float *x, gsize n, gboolean *finite)
+VECTOR (double, block_squares, (const float *x, gsize n, gboolean *finite), (x, n, finite))
 {
   float lanes[16] = { 0 };
   double sum = 0;
@@ -206,8 +205,7 @@ emit_norm_stats (CpuCompiler *c, const HeddleOp *op)
 
 /* ---- dequantisation ---- */
 
-VECTOR static void
-bytes_to_floats (const guint8 *restrict x, float *restrict y, gint64 n, float a, float b)
+VECTOR (void, bytes_to_floats, (const guint8 *restrict x, float *restrict y, gint64 n, float a, float b), (x, y, n, a, b))
 {
   for (gint64 i = 0; i < n; i++)
     y[i] = (float) x[i] * a + b;

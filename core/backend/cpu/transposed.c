@@ -2,8 +2,7 @@
  * Must not know how that was computed. */
 #include "cpu.h"
 
-VECTOR static void
-add_rows (float *restrict y, const float *bias, gint64 pixels, gint lanes)
+VECTOR (void, add_rows, (float *restrict y, const float *bias, gint64 pixels, gint lanes), (y, bias, pixels, lanes))
 {
   for (gint64 i = 0; i < pixels; i++)
     for (gint l = 0; l < lanes; l++)
