@@ -139,7 +139,7 @@ run_convert (CpuPlan *plan, Step *step)
   gsize a = heddle_dtype_size (from), b = heddle_dtype_size (to);
 #pragma omp parallel for schedule(static) if (n >= PARALLEL_MIN)
   for (gsize i = 0; i < n; i += chunk)
-    heddle_convert (to, dst + i * b, from, src + i * a, MIN (chunk, n - i));
+    cpu_convert (to, dst + i * b, from, src + i * a, MIN (chunk, n - i));
 }
 
 static Operand

@@ -169,6 +169,9 @@ void       cpu_plan_timing   (HeddlePlan *plan, gboolean on);
 gboolean   cpu_plan_buffer   (HeddlePlan *plan, guint i, HeddlePlanBuffer *buffer);
 GPtrArray *cpu_plan_reorders (HeddlePlan *plan);
 
+/* ---- convert.c ---- */
+void     cpu_convert      (HeddleDtype to, gpointer y, HeddleDtype from, gconstpointer x, gsize n);     /* as heddle_convert () */
+
 /* ---- product.c ---- */
 #define CPU_PRODUCT_COLUMNS 32      /* b (k, n) with n a multiple of these is read where it lies; else, and when transposed, through PACKED (k, cpu_product_pitch (n)) */
 gint64   cpu_product_pitch (gint64 n);

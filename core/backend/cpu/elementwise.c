@@ -198,13 +198,13 @@ run_tile (const Loop *l, const Frame *f, float *tiles, gsize at, gsize n)
       switch (in->action)
         {
         case DO_KERNEL: in->kernel (reg[in->dst], a[0], a[1], a[2], scalar, n, in->attr); break;
-        case DO_LOAD: heddle_convert (HEDDLE_F32, reg[in->dst], o->dtype, memory, n); break;
-        case DO_STORE: heddle_convert (o->dtype, memory, HEDDLE_F32, a[0], n); break;
+        case DO_LOAD: cpu_convert (HEDDLE_F32, reg[in->dst], o->dtype, memory, n); break;
+        case DO_STORE: cpu_convert (o->dtype, memory, HEDDLE_F32, a[0], n); break;
         case DO_ROUND:
           {
             guint64 narrow[TILE];
-            heddle_convert (in->dtype, narrow, HEDDLE_F32, reg[in->dst], n);
-            heddle_convert (HEDDLE_F32, reg[in->dst], in->dtype, narrow, n);
+            cpu_convert (in->dtype, narrow, HEDDLE_F32, reg[in->dst], n);
+            cpu_convert (HEDDLE_F32, reg[in->dst], in->dtype, narrow, n);
           }
           break;
         case DO_ASSIGN:
@@ -228,7 +228,7 @@ run_loop (CpuPlan *plan, Step *step)
   for (guint i = 0; i < l->n_scalars; i++)
     {
       const Operand *o = l->operands->pdata[l->scalar[i]];
-      heddle_convert (HEDDLE_F32, &f.scalar[i], o->dtype, f.operand[l->scalar[i]], 1);
+      cpu_convert (HEDDLE_F32, &f.scalar[i], o->dtype, f.operand[l->scalar[i]], 1);
     }
   float *tiles = cpu_pointer (plan, &l->scratch);
   gsize per_thread = (gsize) MAX (l->n_tiles, 1) * TILE;

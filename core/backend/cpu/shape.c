@@ -230,7 +230,7 @@ run_dequantize (CpuPlan *plan, Step *step)
         bytes_to_floats ((const guint8 *) from, to, pixels, a, b);
       else
         {
-          heddle_convert (HEDDLE_F32, to, dtype, from, (gsize) pixels);
+          cpu_convert (HEDDLE_F32, to, dtype, from, (gsize) pixels);
           for (gint64 i = 0; i < pixels; i++)
             to[i] = to[i] * a + b;
         }
