@@ -106,6 +106,7 @@ gboolean cpu_blockable    (const CpuDevice *device, const HeddleShape *shape);
 /* Blocked and plain are the same bytes when the image is 1 x 1. */
 gboolean cpu_same_bytes   (const Layout *a, const Layout *b, const HeddleShape *shape);
 gboolean cpu_layout_md    (const CpuDevice *device, const Layout *layout, HeddleDtype dtype, const HeddleShape *shape, dnnl_memory_desc_t *md);
+dnnl_data_type_t cpu_dnnl_type (HeddleDtype dtype);
 char    *cpu_layout_name  (const CpuDevice *device, const Layout *layout);
 /* One conversion between layouts and dtypes, outside plans (variables read and written, outputs fetched). */
 gboolean cpu_reorder_now  (CpuDevice *device, const dnnl_memory_desc_t *src_md, gpointer src, const dnnl_memory_desc_t *dst_md, gpointer dst, GError **error);
@@ -123,8 +124,12 @@ void     cpu_fault        (CpuPlan *plan, const Step *step, const char *format, 
 #define IN(i)  cpu_pointer (plan, &step->in[i])
 #define OUT(i) cpu_pointer (plan, &step->out[i])
 
-/* ---- dnn.c: convolutions through oneDNN ---- */
+/* ---- dnn.c: convolutions, and products of bf16 numbers, through oneDNN ---- */
 typedef struct _CpuCompiler CpuCompiler;
+/* y (batch, m, n) = op (a) (batch, m, k) op (b) (batch, or 1 with SHARED, k, n) + bias (n) or NULL; WIDE: y is made in f32, and rounded after */
+typedef struct { const HeddleValue *a, *b, *bias; gint64 batch, m, n, k; gboolean ta, tb, shared, wide; } CpuProduct;
+/* The first output of OP */
+gboolean cpu_emit_bf16_product (CpuCompiler *c, const HeddleOp *op, const CpuProduct *product, GError **error);
 gboolean cpu_emit_conv    (CpuCompiler *c, const HeddleOp *op, GError **error);
 /* transposed.c: adds what conv_transpose2d has beyond a convolution's gradient */
 void     cpu_emit_channel_bias (CpuCompiler *c, const HeddleOp *op);
