@@ -49,6 +49,7 @@ typedef struct
   HeddleDtype     dtype;
   HeddleShape     shape;
   const Layout   *layout;       /* never NULL */
+  guint           made;         /* of a form: steps of the plan before it */
 } Operand;
 
 typedef struct { gsize bytes, offset; gint first, last; } Buffer;
@@ -138,6 +139,7 @@ gboolean cpu_direct_fits  (const CpuDevice *device, const HeddleConvAttr *attr, 
 void     cpu_emit_direct  (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_direct_takes_pooled (const CpuCompiler *c, const HeddleOp *max_pool_grad);
 void     cpu_emit_reorder (CpuCompiler *c, const Operand *src, const Operand *dst);
+void     cpu_emit_convert (CpuCompiler *c, const Operand *from, const Operand *to);      /* the dtype; compile.c */
 
 struct _CpuCompiler
 {

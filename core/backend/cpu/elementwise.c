@@ -401,15 +401,18 @@ build_kernel (Build *b, const HeddleOp *op)
   Operand target = outside ? cpu_target (b->c, y, y->dtype, b->layout) : (Operand) { 0 };
   in.dst = outside && wide ? new_memory (l, target) : new_tile (l);
   g_array_append_val (l->code, in);
-  if (!wide)
+  if (!wide && !outside)
     {
       Instruction round = { .action = DO_ROUND, .dst = in.dst, .dtype = y->dtype };
       g_array_append_val (l->code, round);
     }
-  if (outside && !wide)
+  else if (!wide)
     {
       Instruction store = { .action = DO_STORE, .operand = add_operand (l, target), .arg = { { FALSE, in.dst } }, .n_args = 1 };
+      Instruction load = { .action = DO_LOAD, .dst = in.dst, .operand = store.operand };
       g_array_append_val (l->code, store);
+      if (uses_inside (b, y))
+        g_array_append_val (l->code, load);      /* as rounded */
     }
   if (outside)
     cpu_made_as (b->c, y, target);
