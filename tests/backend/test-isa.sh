@@ -24,6 +24,7 @@ for isa in generic avx2 avx512_bf16; do
       *) check "$isa: blocks of 8" blocked $isa 8 16 ;;
     esac
     run $isa backend/test-fusion
+    run $isa backend/test-bf16
     run $isa backend/test-vision
     run $isa backend/test-sequence
     run $isa fixtures/test-ops
