@@ -285,9 +285,9 @@ plan_fetch (HeddlePlan *base, guint index, HeddleTensor *tensor, GError **error)
   else if (o->layout->kind == LAYOUT_WEIGHT)
     {
       g_autofree float *plain = g_new (float, n);
-      dnnl_memory_desc_t row;
+      dnnl_memory_desc_t row, own;
       dnnl_memory_desc_init_by_tag (&row, o->layout->md.ndims, o->layout->md.dims, dnnl_f32, o->layout->md.ndims == 5 ? dnnl_abcde : dnnl_abcd);
-      ok = cpu_reorder_now (plan->device, &o->layout->md, cpu_pointer (plan, o), &row, plain, error);
+      ok = cpu_layout_md (plan->device, o->layout, o->dtype, &o->shape, &own) && cpu_reorder_now (plan->device, &own, cpu_pointer (plan, o), &row, plain, error);
       heddle_convert (tensor->dtype, tensor->data, HEDDLE_F32, plain, n);
     }
   else

@@ -295,12 +295,13 @@ cpu_direct_fits (const CpuDevice *device, const HeddleConvAttr *a, const HeddleS
   return plain && small && ic % device->block != 0 && (oc % device->block != 0 || ic > 4);
 }
 
-/* The max pooling that is the only reader of a convolution's result, or NULL. */
+/* The max pooling that is the only reader of a convolution's result, or NULL.  16-bit results are rounded behind it: the same maxima, of which the places differ only
+ * where rounding would have made two numbers equal. */
 static const HeddleOp *
 pooled_by (const CpuCompiler *c, const HeddleOp *op)
 {
   const HeddleOp *pool = cpu_only_user (c, op->out[0]);
-  return pool && pool->info->code == HEDDLE_OP_MAX_POOL && cpu_pool_is_2x2 (pool->attr) && op->out[0]->dtype == HEDDLE_F32 ? pool : NULL;
+  return pool && pool->info->code == HEDDLE_OP_MAX_POOL && cpu_pool_is_2x2 (pool->attr) ? pool : NULL;
 }
 
 static Operand
@@ -390,7 +391,7 @@ cpu_direct_takes_pooled (const CpuCompiler *c, const HeddleOp *op)
 {
   const HeddleValue *d = op->out[0];
   const GPtrArray *users = c->users[d->id];
-  gboolean ok = c->device->flags.fusion && cpu_pool_is_2x2 (op->attr) && d->dtype == HEDDLE_F32 && users && users->len == d->n_uses;
+  gboolean ok = c->device->flags.fusion && cpu_pool_is_2x2 (op->attr) && users && users->len == d->n_uses;
   for (guint i = 0; ok && i < users->len; i++)
     {
       const HeddleOp *user = users->pdata[i];

@@ -409,8 +409,8 @@ cpu_emit_conv (CpuCompiler *c, const HeddleOp *op, GError **error)
   Conv k = conv_of (op);
   DataFormat x, y;
   Direction direction = op->info->code == HEDDLE_OP_CONV2D ? FORWARD : op->info->code == HEDDLE_OP_CONV2D_GRAD_WEIGHT ? BACKWARD_WEIGHT : BACKWARD_DATA;
-  dnnl_primitive_desc_t pd = op->in[0]->dtype == HEDDLE_BF16 ? choose_bf16 (c->device, &k, direction, &x, &y) : NULL;
-  gboolean direct = !pd && cpu_direct_fits (c->device, op->attr, &k.x, &k.w);
+  gboolean direct = cpu_direct_fits (c->device, op->attr, &k.x, &k.w);
+  dnnl_primitive_desc_t pd = !direct && op->in[0]->dtype == HEDDLE_BF16 ? choose_bf16 (c->device, &k, direction, &x, &y) : NULL;
   pd = pd || direct ? pd : choose_pd (c->device, &k, direction, &x, &y);
   if (direct)
     cpu_emit_direct (c, op);
