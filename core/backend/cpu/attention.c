@@ -16,16 +16,15 @@ typedef struct
   gint64   heads, t, s, d, e;     /* batch x heads; queries, keys; sizes of a key and of a value */
   float    scale;
   gboolean causal;
-  gint     lanes;
   float   *packed;               /* of one thread: what products put their operands into */
 } Problem;
 
 static Problem
-problem_of (const CpuPlan *plan, const Step *step, guint first)
+problem_of (const Step *step, guint first)
 {
   const HeddleAttentionAttr *a = step->op->attr;
   const HeddleShape *q = &step->in[first].shape, *v = &step->in[first + 2].shape;
-  Problem p = { q->size[0] * q->size[1], q->size[2], v->size[2], q->size[3], v->size[3], 0, a->causal, plan->device->block, NULL };
+  Problem p = { q->size[0] * q->size[1], q->size[2], v->size[2], q->size[3], v->size[3], 0, a->causal, NULL };
   p.scale = (float) (a->scale != 0 ? a->scale : 1 / sqrt ((double) p.d));
   return p;
 }
@@ -71,8 +70,7 @@ mask_row (float *x, gint64 n)
 }
 
 /* Scores of one row, N of them seen, become e^(score - new top); returns by what everything before must be multiplied. */
-VECTOR static float
-softmax_row (float *restrict x, gint64 n, float *top, float *sum)
+VECTOR (float, softmax_row, (float *restrict x, gint64 n, float *top, float *sum), (x, n, top, sum))
 {
   float m = *top, s = 0;
   mask_row (x, n);
@@ -91,8 +89,7 @@ softmax_row (float *restrict x, gint64 n, float *top, float *sum)
   return old;
 }
 
-VECTOR static void
-multiply_row (float *restrict y, gint64 n, float factor)
+VECTOR (void, multiply_row, (float *restrict y, gint64 n, float factor), (y, n, factor))
 {
   for (gint64 j = 0; j < n; j++)
     y[j] *= factor;
@@ -110,14 +107,14 @@ forward_rows (const Problem *p, ForwardTile *tile, const float *q, const float *
   for (gint64 s0 = 0; s0 < keys_end (p, t0, rows); s0 += COLUMNS)
     {
       gint64 columns = MIN (COLUMNS, p->s - s0);
-      cpu_product (p->lanes, FALSE, TRUE, rows, columns, p->d, p->scale, q, p->d, k + s0 * p->d, p->d, FALSE, tile->score, COLUMNS, p->packed);
+      cpu_product (FALSE, TRUE, rows, columns, p->d, p->scale, q, p->d, k + s0 * p->d, p->d, FALSE, tile->score, COLUMNS, p->packed);
       for (gint64 i = 0; i < rows; i++)
         {
           float old = softmax_row (tile->score + i * COLUMNS, visible (p, t0, s0, i, columns), &tile->top[i], &tile->sum[i]);
           if (s0 && old != 1)
             multiply_row (y + i * p->e, p->e, old);
         }
-      cpu_product (p->lanes, FALSE, FALSE, rows, p->e, columns, 1, tile->score, COLUMNS, v + s0 * p->e, p->e, s0 > 0, y, p->e, p->packed);
+      cpu_product (FALSE, FALSE, rows, p->e, columns, 1, tile->score, COLUMNS, v + s0 * p->e, p->e, s0 > 0, y, p->e, p->packed);
     }
   for (gint64 i = 0; i < rows; i++)
     {
@@ -130,7 +127,7 @@ forward_rows (const Problem *p, ForwardTile *tile, const float *q, const float *
 static void
 run_forward (CpuPlan *plan, Step *step)
 {
-  Problem p = problem_of (plan, step, 0);
+  Problem p = problem_of (step, 0);
   const float *q = IN (0), *k = IN (1), *v = IN (2);
   float *y = OUT (0), *log_sum = OUT (1);
   ForwardTile *tiles = IN (3);
@@ -152,8 +149,7 @@ typedef struct { float p[ROWS * COLUMNS], dp[ROWS * COLUMNS]; } BackwardTile;
 /* The arrays of one head; DELTA (T): sum of dy y over each row */
 typedef struct { const float *dy, *q, *k, *v, *y, *log_sum; float *dq, *dk, *dv, *delta; } Head;
 
-VECTOR static float
-dot_row (const float *a, const float *b, gint64 n)
+VECTOR (float, dot_row, (const float *a, const float *b, gint64 n), (a, b, n))
 {
   float s = 0;
 #pragma omp simd reduction(+:s)
@@ -163,8 +159,7 @@ dot_row (const float *a, const float *b, gint64 n)
 }
 
 /* Scores of one row, N of them seen, become probabilities. */
-VECTOR static void
-probability_row (float *restrict p, gint64 n, float log_sum)
+VECTOR (void, probability_row, (float *restrict p, gint64 n, float log_sum), (p, n, log_sum))
 {
   mask_row (p, n);
   for (int j = 0; j < COLUMNS; j++)
@@ -172,8 +167,7 @@ probability_row (float *restrict p, gint64 n, float log_sum)
 }
 
 /* dP becomes the slope of the scores: P (dP - delta); behind the last key there is nothing anyone reads. */
-VECTOR static void
-slope_row (const float *p, float *restrict dp, float delta)
+VECTOR (void, slope_row, (const float *p, float *restrict dp, float delta), (p, dp, delta))
 {
   for (int j = 0; j < COLUMNS; j++)
     dp[j] = p[j] * (dp[j] - delta);
@@ -183,15 +177,15 @@ static void
 backward_tile (const Problem *p, BackwardTile *tile, const Head *h, gint64 t0, gint64 rows, gint64 s0, gint64 columns, gboolean first_rows)
 {
   const float *q = h->q + t0 * p->d, *k = h->k + s0 * p->d, *dy = h->dy + t0 * p->e;
-  cpu_product (p->lanes, FALSE, TRUE, rows, columns, p->d, p->scale, q, p->d, k, p->d, FALSE, tile->p, COLUMNS, p->packed);
+  cpu_product (FALSE, TRUE, rows, columns, p->d, p->scale, q, p->d, k, p->d, FALSE, tile->p, COLUMNS, p->packed);
   for (gint64 i = 0; i < rows; i++)
     probability_row (tile->p + i * COLUMNS, visible (p, t0, s0, i, columns), h->log_sum[t0 + i]);
-  cpu_product (p->lanes, TRUE, FALSE, columns, p->e, rows, 1, tile->p, COLUMNS, dy, p->e, !first_rows, h->dv + s0 * p->e, p->e, p->packed);
-  cpu_product (p->lanes, FALSE, TRUE, rows, columns, p->e, 1, dy, p->e, h->v + s0 * p->e, p->e, FALSE, tile->dp, COLUMNS, p->packed);
+  cpu_product (TRUE, FALSE, columns, p->e, rows, 1, tile->p, COLUMNS, dy, p->e, !first_rows, h->dv + s0 * p->e, p->e, p->packed);
+  cpu_product (FALSE, TRUE, rows, columns, p->e, 1, dy, p->e, h->v + s0 * p->e, p->e, FALSE, tile->dp, COLUMNS, p->packed);
   for (gint64 i = 0; i < rows; i++)
     slope_row (tile->p + i * COLUMNS, tile->dp + i * COLUMNS, h->delta[t0 + i]);
-  cpu_product (p->lanes, FALSE, FALSE, rows, p->d, columns, p->scale, tile->dp, COLUMNS, k, p->d, s0 > 0, h->dq + t0 * p->d, p->d, p->packed);
-  cpu_product (p->lanes, TRUE, FALSE, columns, p->d, rows, p->scale, tile->dp, COLUMNS, q, p->d, !first_rows, h->dk + s0 * p->d, p->d, p->packed);
+  cpu_product (FALSE, FALSE, rows, p->d, columns, p->scale, tile->dp, COLUMNS, k, p->d, s0 > 0, h->dq + t0 * p->d, p->d, p->packed);
+  cpu_product (TRUE, FALSE, columns, p->d, rows, p->scale, tile->dp, COLUMNS, q, p->d, !first_rows, h->dk + s0 * p->d, p->d, p->packed);
 }
 
 static void
@@ -215,7 +209,7 @@ backward_head (const Problem *p, BackwardTile *tile, const Head *h)
 static void
 run_backward (CpuPlan *plan, Step *step)
 {
-  Problem p = problem_of (plan, step, 1);
+  Problem p = problem_of (step, 1);
   Head all = { IN (0), IN (1), IN (2), IN (3), IN (4), IN (5), OUT (0), OUT (1), OUT (2), IN (7) };
   BackwardTile *tiles = IN (6);
   gint64 size = packed_size (&step->in[1].shape, &step->in[3].shape);

@@ -93,6 +93,7 @@ variable_layout (const HeddleVariable *v)
 static void
 add_form (CpuCompiler *c, const HeddleValue *v, Operand o)
 {
+  o.made = c->plan->steps->len;
   if (!c->forms[v->id])
     c->forms[v->id] = g_array_new (FALSE, FALSE, sizeof (Operand));
   g_array_append_val (c->forms[v->id], o);
@@ -139,17 +140,32 @@ run_convert (CpuPlan *plan, Step *step)
   gsize a = heddle_dtype_size (from), b = heddle_dtype_size (to);
 #pragma omp parallel for schedule(static) if (n >= PARALLEL_MIN)
   for (gsize i = 0; i < n; i += chunk)
-    heddle_convert (to, dst + i * b, from, src + i * a, MIN (chunk, n - i));
+    cpu_convert (to, dst + i * b, from, src + i * a, MIN (chunk, n - i));
+}
+
+void
+cpu_emit_convert (CpuCompiler *c, const Operand *from, const Operand *to)
+{
+  Step *step = cpu_step_new (c->plan, NULL, "convert", run_convert);
+  step->in[step->n_in++] = *from;
+  step->out[step->n_out++] = *to;
 }
 
 static Operand
 convert (CpuCompiler *c, const Operand *from, HeddleDtype dtype)
 {
   Operand to = cpu_temp (c->plan, dtype, &from->shape, from->layout);
-  Step *step = cpu_step_new (c->plan, NULL, "convert", run_convert);
-  step->in[step->n_in++] = *from;
-  step->out[step->n_out++] = to;
+  cpu_emit_convert (c, from, &to);
   return to;
+}
+
+/* An f32 copy of an image in 16 bits is made anew rather than kept from the forward pass to the backward: half the memory is what 16 bits are for. */
+#define COPY_KEPT 16      /* steps */
+
+static gboolean
+is_stale (const CpuCompiler *c, const HeddleValue *v, const Operand *copy)
+{
+  return copy->dtype != v->dtype && v->shape.rank > 1 && v->kind == HEDDLE_VALUE_TEMP && c->plan->steps->len - copy->made > COPY_KEPT;
 }
 
 Operand
@@ -161,7 +177,7 @@ cpu_form (CpuCompiler *c, const HeddleValue *v, HeddleDtype dtype, const Layout 
   for (guint i = 0; !found && i < forms->len; i++)
     {
       const Operand *o = &g_array_index (forms, Operand, i);
-      found = o->dtype == dtype && cpu_same_bytes (o->layout, layout, &v->shape);
+      found = o->dtype == dtype && cpu_same_bytes (o->layout, layout, &v->shape) && !(i && is_stale (c, v, o));
       if (found)
         result = *o;
     }

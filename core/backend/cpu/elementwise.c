@@ -54,11 +54,11 @@ typedef struct
   } while (0)
 
 #define BINARY(name, expression) \
-  VECTOR static void k_##name (float *restrict d, const float *a, const float *b, const float *c, gsize n, gconstpointer attr) \
+  VECTOR (void, k_##name, (float *restrict d, const float *a, const float *b, const float *c, gsize n, gconstpointer attr), (d, a, b, c, n, attr)) \
   { (void) c; (void) attr; EACH (float x = a[i]; float y = b[i]; d[i] = (expression)); }
 
 #define UNARY(name, expression) \
-  VECTOR static void k_##name (float *restrict d, const float *a, const float *b, const float *c, gsize n, gconstpointer attr) \
+  VECTOR (void, k_##name, (float *restrict d, const float *a, const float *b, const float *c, gsize n, gconstpointer attr), (d, a, b, c, n, attr)) \
   { (void) b; (void) c; (void) attr; EACH (float x = a[i]; d[i] = (expression)); }
 
 BINARY (add, x + y)
@@ -142,8 +142,7 @@ BINARY (hardswish_grad, y <= -3.0f ? 0.0f : y >= 3.0f ? x : x * (y * (1.0f / 3.0
 BINARY (leaky_relu_grad, y > 0 ? x : SLOPE * x)
 BINARY (clamp_grad, y > BOUND (min) && y < BOUND (max) ? x : 0.0f)
 
-VECTOR static void
-k_select (float *restrict d, const float *a, const float *b, const float *c, gsize n, gconstpointer attr)
+VECTOR (void, k_select, (float *restrict d, const float *a, const float *b, const float *c, gsize n, gconstpointer attr), (d, a, b, c, n, attr))
 {
   (void) attr;
   EACH (d[i] = a[i] != 0 ? b[i] : c[i]);
@@ -161,21 +160,21 @@ k_assign_unless (float *restrict d, const float *a, const float *b, const float 
 static void
 k_load (float *restrict d, const float *a, const float *b, const float *c, gsize n, gconstpointer attr)
 {
-  heddle_convert (HEDDLE_F32, d, *(const HeddleDtype *) attr, a, n);
+  cpu_convert (HEDDLE_F32, d, *(const HeddleDtype *) attr, a, n);
 }
 
 static void
 k_store (float *restrict d, const float *a, const float *b, const float *c, gsize n, gconstpointer attr)
 {
-  heddle_convert (*(const HeddleDtype *) attr, d, HEDDLE_F32, a, n);
+  cpu_convert (*(const HeddleDtype *) attr, d, HEDDLE_F32, a, n);
 }
 
 static void
 k_round (float *restrict d, const float *a, const float *b, const float *c, gsize n, gconstpointer attr)
 {
   guint64 narrow[STRIP];
-  heddle_convert (*(const HeddleDtype *) attr, narrow, HEDDLE_F32, a, n);
-  heddle_convert (HEDDLE_F32, d, *(const HeddleDtype *) attr, narrow, n);
+  cpu_convert (*(const HeddleDtype *) attr, narrow, HEDDLE_F32, a, n);
+  cpu_convert (HEDDLE_F32, d, *(const HeddleDtype *) attr, narrow, n);
 }
 
 static Kernel
@@ -230,7 +229,7 @@ static void
 spread (float *strip, const Operand *o, gconstpointer number, gsize n)
 {
   float x;
-  heddle_convert (HEDDLE_F32, &x, o->dtype, number, 1);
+  cpu_convert (HEDDLE_F32, &x, o->dtype, number, 1);
   for (gsize i = 0; i < n; i++)
     strip[i] = x;
 }

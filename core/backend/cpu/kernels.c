@@ -78,7 +78,7 @@ static void
 multiply (CpuPlan *plan, gboolean ta, gboolean tb, gint64 m, gint64 n, gint64 k, const float *a, gint64 lda, const float *b, gint64 ldb, gboolean add, float *c, float *packed)
 {
   if (packed)
-    cpu_product (plan->device->block, ta, tb, m, n, k, 1, a, lda, b, ldb, add, c, n, packed);
+    cpu_product (ta, tb, m, n, k, 1, a, lda, b, ldb, add, c, n, packed);
   else
     dnnl_sgemm (ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, 1, a, lda, b, ldb, add ? 1 : 0, c, n);
 }
@@ -107,8 +107,7 @@ run_linear_grad_input (CpuPlan *plan, Step *step)
   multiply (plan, FALSE, FALSE, rows_of (&step->in[0].shape), w->size[1], w->size[0], IN (0), w->size[0], IN (1), w->size[1], FALSE, OUT (0), IN (SCRATCH));
 }
 
-VECTOR static void
-column_sums (const float *x, gint64 rows, gint64 columns, gint64 pitch, float *restrict sum)
+VECTOR (void, column_sums, (const float *x, gint64 rows, gint64 columns, gint64 pitch, float *restrict sum), (x, rows, columns, pitch, sum))
 {
   memset (sum, 0, (gsize) columns * sizeof (float));
   for (gint64 i = 0; i < rows; i++)
@@ -151,6 +150,55 @@ emit_linear (CpuCompiler *c, const HeddleOp *op, StepRun run)
       step->in[SCRATCH] = scratch;
       step->n_in = SCRATCH + 1;
     }
+}
+
+/* ---- the same of bf16 numbers, where the processor has products of them ---- */
+
+static gboolean
+multiplies_bf16 (const HeddleOp *op)
+{
+  return cpu_isa >= CPU_AVX512_BF16 && op->in[0]->dtype == HEDDLE_BF16 && heddle_shape_count (&op->out[0]->shape) > 0;
+}
+
+static gboolean
+emit_bf16_matmul (CpuCompiler *c, const HeddleOp *op, GError **error)
+{
+  const HeddleMatmulAttr *a = op->attr;
+  const HeddleShape *x = &op->in[0]->shape, *w = &op->in[1]->shape, *y = &op->out[0]->shape;
+  gint32 r = x->rank;
+  CpuProduct q = { .a = op->in[0], .b = op->in[1], .m = y->size[r - 2], .n = y->size[r - 1], .k = x->size[r - (a->transpose_a ? 2 : 1)], .ta = a->transpose_a, .tb = a->transpose_b };
+  q.batch = heddle_shape_count (y) / (q.m * q.n);
+  q.shared = w->rank == 2 && r > 2;
+  if (q.shared && !q.ta)                        /* one tall product */
+    {
+      q.m *= q.batch;
+      q.batch = 1;
+    }
+  return cpu_emit_bf16_product (c, op, &q, error);
+}
+
+/* The weight's gradient is summed and stored in f32, as f32 is what becomes of it; the bias's is what the f32 kernel makes when it is given no weight's. */
+static gboolean
+emit_bf16_linear (CpuCompiler *c, const HeddleOp *op, GError **error)
+{
+  const HeddleShape *a = &op->in[0]->shape, *b = &op->in[1]->shape;
+  gint64 rows = rows_of (a), wide = a->size[a->rank - 1], other = b->size[b->rank - 1];
+  gboolean forward = op->info->code == HEDDLE_OP_LINEAR, weight = op->info->code == HEDDLE_OP_LINEAR_GRAD_WEIGHT, ok = TRUE;
+  CpuProduct q = { .a = op->in[0], .b = op->in[1], .bias = op->n_in > 2 ? op->in[2] : NULL, .batch = 1, .m = weight ? wide : rows, .n = forward ? b->size[0] : other,
+                   .k = weight ? rows : wide, .ta = weight, .tb = forward, .wide = weight };
+  if (!weight || op->out[0]->n_uses)
+    ok = cpu_emit_bf16_product (c, op, &q, error);
+  if (ok && weight && op->out[1]->n_uses)
+    {
+      Operand dy = cpu_form (c, op->in[0], HEDDLE_F32, &cpu_plain), x = *cpu_made (c, op->in[1]), db = cpu_target (c, op->out[1], HEDDLE_F32, &cpu_plain);
+      Step *step = cpu_step_new (c->plan, op, "column sums", run_linear_grad_weight);
+      step->in[step->n_in++] = dy;
+      step->in[step->n_in++] = x;
+      step->out[1] = db;
+      step->n_out = 2;
+      cpu_made_as (c, op->out[1], db);
+    }
+  return ok;
 }
 
 /* ---- the loss scaler: torch/amp/grad_scaler.py, with a floor ---- */
@@ -222,15 +270,23 @@ cpu_emit_kernel (CpuCompiler *c, const HeddleOp *op, GError **error)
   switch (op->info->code)
     {
     case HEDDLE_OP_CUSTOM: ok = emit_custom (c, op, error); break;
-    case HEDDLE_OP_MATMUL: cpu_simple (c, op, "gemm", run_matmul, &cpu_plain); break;
-    case HEDDLE_OP_LINEAR: emit_linear (c, op, run_linear); break;
+    case HEDDLE_OP_MATMUL:
+      if (multiplies_bf16 (op))
+        ok = emit_bf16_matmul (c, op, error);
+      else
+        cpu_simple (c, op, "gemm", run_matmul, &cpu_plain);
+      break;
+    case HEDDLE_OP_LINEAR: case HEDDLE_OP_LINEAR_GRAD_INPUT: case HEDDLE_OP_LINEAR_GRAD_WEIGHT:
+      if (multiplies_bf16 (op))
+        ok = emit_bf16_linear (c, op, error);
+      else
+        emit_linear (c, op, op->info->code == HEDDLE_OP_LINEAR ? run_linear : op->info->code == HEDDLE_OP_LINEAR_GRAD_INPUT ? run_linear_grad_input : run_linear_grad_weight);
+      break;
     case HEDDLE_OP_CONV_TRANSPOSE2D:
       ok = cpu_emit_conv (c, op, error);
       if (ok && op->n_in > 2)
         cpu_emit_channel_bias (c, op);
       break;
-    case HEDDLE_OP_LINEAR_GRAD_INPUT: emit_linear (c, op, run_linear_grad_input); break;
-    case HEDDLE_OP_LINEAR_GRAD_WEIGHT: emit_linear (c, op, run_linear_grad_weight); break;
     case HEDDLE_OP_SCALER_UPDATE:
       {
         Step *step = cpu_simple (c, op, "scaler", run_scaler_update, &cpu_plain);

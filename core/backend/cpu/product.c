@@ -7,27 +7,8 @@
 /* c (m, n) = factor a b (+ c): a's element (i, k) at i ai + k ak; b (k, n) with ldb floats a row, of which whole tiles of columns can be read. */
 typedef struct { gint64 m, n, k, ai, ak, ldb, ldc; const float *a, *b; float *c, factor; gboolean add; } Product;
 
-#define W 8
-#define NAME(f) f##_any
-#include "product-kernel.h"
-#undef NAME
-#ifdef __x86_64__
-#pragma GCC push_options
-#pragma GCC target ("avx2,fma")
-#define NAME(f) f##_avx2
-#include "product-kernel.h"
-#undef NAME
-#pragma GCC pop_options
-#undef W
-#define W 16
-#pragma GCC push_options
-#pragma GCC target ("avx512f,avx512bw,avx512vl,avx512dq,fma,prefer-vector-width=512")
-#define NAME(f) f##_avx512
-#include "product-kernel.h"
-#undef NAME
-#pragma GCC pop_options
-#endif
-#undef W
+#define KERNELS "product-kernel.h"
+#include "each-isa.h"
 
 typedef float Four __attribute__ ((vector_size (16), aligned (4)));
 typedef gint32 Pick __attribute__ ((vector_size (16)));
@@ -62,7 +43,7 @@ cpu_product_pitch (gint64 n)
 }
 
 void
-cpu_product (gint lanes, gboolean ta, gboolean tb, gint64 m, gint64 n, gint64 k, float factor, const float *a, gint64 lda, const float *b, gint64 ldb,
+cpu_product (gboolean ta, gboolean tb, gint64 m, gint64 n, gint64 k, float factor, const float *a, gint64 lda, const float *b, gint64 ldb,
              gboolean add, float *c, gint64 ldc, float *packed)
 {
   gint64 pitch = cpu_product_pitch (n);
@@ -78,12 +59,5 @@ cpu_product (gint lanes, gboolean ta, gboolean tb, gint64 m, gint64 n, gint64 k,
       g.b = packed;
       g.ldb = pitch;
     }
-#ifdef __x86_64__
-  if (lanes == 16)
-    product_avx512 (&g);
-  else if (__builtin_cpu_supports ("avx2") && __builtin_cpu_supports ("fma"))
-    product_avx2 (&g);
-  else
-#endif
-    product_any (&g);
+  CPU_PICK (product) (&g);
 }

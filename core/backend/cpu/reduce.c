@@ -13,8 +13,7 @@
 /* The input as axes that are alternately summed (stride 0) and kept (STRIDE of the sums): neighbours of one kind are one axis here. */
 typedef struct { gint32 rank; gint64 size[HEDDLE_MAX_RANK], stride[HEDDLE_MAX_RANK], parts; double factor; } Reduce;
 
-VECTOR static double
-row_sum (const float *x, gint64 n)
+VECTOR (double, row_sum, (const float *x, gint64 n), (x, n))
 {
   double lanes[LANES] = { 0 }, sum = 0;
   gint64 i = 0;
@@ -29,8 +28,7 @@ row_sum (const float *x, gint64 n)
   return lanes[0] + sum;
 }
 
-VECTOR static void
-add_row (double *restrict sums, const float *restrict x, gint64 n)
+VECTOR (void, add_row, (double *restrict sums, const float *restrict x, gint64 n), (sums, x, n))
 {
   for (gint64 j = 0; j < n; j++)
     sums[j] += x[j];
@@ -168,8 +166,7 @@ emit_reduce (CpuCompiler *c, const HeddleOp *op)
 
 #define NORM_BLOCK 65536
 
-VECTOR static double
-block_squares (const float *x, gsize n, gboolean *finite)
+VECTOR (double, block_squares, (const float *x, gsize n, gboolean *finite), (x, n, finite))
 {
   float lanes[16] = { 0 };
   double sum = 0;

@@ -12,8 +12,7 @@
 
 /* ---- sums over one row ---- */
 
-VECTOR static void
-row_moments (const float *x, gint64 n, gboolean centred, double *mean, double *square)
+VECTOR (void, row_moments, (const float *x, gint64 n, gboolean centred, double *mean, double *square), (x, n, centred, mean, square))
 {
   double sum = 0, squares = 0;
   for (gint64 k = 0; centred && k < n; k += BLOCK)
@@ -39,8 +38,7 @@ row_moments (const float *x, gint64 n, gboolean centred, double *mean, double *s
 }
 
 /* sum of dy s and of dy s (x - m); S may be NULL */
-VECTOR static void
-row_dots (const float *dy, const float *x, const float *scale, gint64 n, float m, double *sum, double *dot)
+VECTOR (void, row_dots, (const float *dy, const float *x, const float *scale, gint64 n, float m, double *sum, double *dot), (dy, x, scale, n, m, sum, dot))
 {
   *sum = *dot = 0;
   for (gint64 k = 0; k < n; k += BLOCK)
@@ -73,8 +71,7 @@ row_dots (const float *dy, const float *x, const float *scale, gint64 n, float m
 
 /* ---- rows: layer and RMS norm ---- */
 
-VECTOR static void
-scale_row (const float *x, float *restrict y, gint64 n, float m, float r, const float *scale, const float *shift)
+VECTOR (void, scale_row, (const float *x, float *restrict y, gint64 n, float m, float r, const float *scale, const float *shift), (x, y, n, m, r, scale, shift))
 {
   if (scale && shift)
     for (gint64 i = 0; i < n; i++)
@@ -115,8 +112,7 @@ run_forward (CpuPlan *plan, Step *step)
 typedef struct { const float *dy, *x, *mean, *rstd, *scale; float *dx; gint64 n; } Rows;
 
 /* dx = r (g - mean g - xhat mean (g xhat)), g = dy scale; without the middle term in RMS norm */
-VECTOR static void
-grad_row (const Rows *rows, gint64 i)
+VECTOR (void, grad_row, (const Rows *rows, gint64 i), (rows, i))
 {
   gint64 n = rows->n;
   const float *dy = rows->dy + i * n, *x = rows->x + i * n, *scale = rows->scale;
@@ -132,8 +128,7 @@ grad_row (const Rows *rows, gint64 i)
       dx[j] = dy[j] * r + ((x[j] - m) * c + a);
 }
 
-VECTOR static void
-add_parameter_row (const Rows *rows, gint64 i, float *restrict dscale, float *restrict dshift)
+VECTOR (void, add_parameter_row, (const Rows *rows, gint64 i, float *restrict dscale, float *restrict dshift), (rows, i, dscale, dshift))
 {
   gint64 n = rows->n;
   const float *dy = rows->dy + i * n, *x = rows->x + i * n;
@@ -151,8 +146,7 @@ parts_of (gint64 rows)
   return CLAMP (rows / PART_ROWS, 1, MAX_PARTS);
 }
 
-VECTOR static void
-join_parts (const float *parts, gint64 n_parts, gint64 pitch, gint64 n, float *restrict sum)
+VECTOR (void, join_parts, (const float *parts, gint64 n_parts, gint64 pitch, gint64 n, float *restrict sum), (parts, n_parts, pitch, n, sum))
 {
   memset (sum, 0, (gsize) n * sizeof (float));
   for (gint64 p = 0; p < n_parts; p++)

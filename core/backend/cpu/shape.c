@@ -33,8 +33,7 @@ emit_broadcast (CpuCompiler *c, const HeddleOp *op)
 
 /* ---- dequantisation ---- */
 
-VECTOR static void
-bytes_to_floats (const guint8 *restrict x, float *restrict y, gint64 n, float a, float b)
+VECTOR (void, bytes_to_floats, (const guint8 *restrict x, float *restrict y, gint64 n, float a, float b), (x, y, n, a, b))
 {
   for (gint64 i = 0; i < n; i++)
     y[i] = (float) x[i] * a + b;
@@ -59,7 +58,7 @@ run_dequantize (CpuPlan *plan, Step *step)
         bytes_to_floats ((const guint8 *) from, to, pixels, a, b);
       else
         {
-          heddle_convert (HEDDLE_F32, to, dtype, from, (gsize) pixels);
+          cpu_convert (HEDDLE_F32, to, dtype, from, (gsize) pixels);
           for (gint64 i = 0; i < pixels; i++)
             to[i] = to[i] * a + b;
         }
