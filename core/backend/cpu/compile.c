@@ -282,7 +282,9 @@ static gboolean
 emit_op (CpuCompiler *c, const HeddleOp *op, GError **error)
 {
   gboolean ok = TRUE;
-  if (op->info->flags & HEDDLE_OP_VIEW)
+  if (cpu_view_instead (c, op))
+    cpu_mark_done (c, op);
+  else if (op->info->flags & HEDDLE_OP_VIEW)
     emit_view (c, op);
   else if (op->info->code == HEDDLE_OP_CONV2D || op->info->code == HEDDLE_OP_CONV2D_GRAD_INPUT || op->info->code == HEDDLE_OP_CONV2D_GRAD_WEIGHT)
     ok = cpu_emit_conv (c, op, error);

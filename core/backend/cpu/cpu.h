@@ -161,6 +161,19 @@ Operand  cpu_target       (CpuCompiler *c, const HeddleValue *value, HeddleDtype
 void     cpu_made_as      (CpuCompiler *c, const HeddleValue *value, Operand operand);
 const Layout *cpu_keep_layout (CpuPlan *plan, const Layout *layout);
 
+/* ---- views.c: tensors read and written where they lie in others ---- */
+typedef struct { gint64 offset, stride[HEDDLE_MAX_RANK]; } CpuView;                   /* in elements of the tensor it lies in */
+typedef struct { const HeddleValue *value; Operand operand; CpuView view; } CpuTarget; /* VALUE is made when OPERAND is written as VIEW says */
+#define CPU_VIEW_PARTS 3
+/* Can OP, which only moves numbers, be left out because all who read its result take views? */
+gboolean cpu_view_instead (CpuCompiler *c, const HeddleOp *op);
+/* The f32 tensor that V lies in */
+Operand  cpu_view_of      (CpuCompiler *c, const HeddleValue *v, CpuView *view);
+/* Where the maker of V (or of a permutation of it that is left out) writes; then cpu_made_as (target.value). */
+CpuTarget cpu_view_target (CpuCompiler *c, const HeddleValue *v);
+/* The same for N values that are moved to become parts of one tensor and nothing else; FALSE: they are not. */
+gboolean cpu_view_parts   (CpuCompiler *c, HeddleValue *const *v, guint n, CpuTarget *targets);
+
 /* ---- inspect.c ---- */
 void       cpu_note_owners   (CpuCompiler *c);     /* once the buffers are known, while the forms are */
 gboolean   cpu_plan_step     (HeddlePlan *plan, guint i, HeddlePlanStep *step);
