@@ -125,6 +125,8 @@ void     cpu_fault        (CpuPlan *plan, const Step *step, const char *format, 
 /* ---- dnn.c: convolutions through oneDNN ---- */
 typedef struct _CpuCompiler CpuCompiler;
 gboolean cpu_emit_conv    (CpuCompiler *c, const HeddleOp *op, GError **error);
+/* LINEAR with bias and, where its only reader adds a tensor, that sum; FALSE: oneDNN has no kernel with an epilogue for it */
+gboolean cpu_emit_dense   (CpuCompiler *c, const HeddleOp *op);
 /* transposed.c: adds what conv_transpose2d has beyond a convolution's gradient */
 void     cpu_emit_channel_bias (CpuCompiler *c, const HeddleOp *op);
 /* direct.c: small convolutions of our own */
