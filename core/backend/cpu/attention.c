@@ -10,6 +10,7 @@
 
 #define ROWS 64             /* queries of a tile */
 #define COLUMNS 64          /* keys of a tile; causal masks need COLUMNS = ROWS */
+#define LANES 16
 
 typedef struct
 {
@@ -76,35 +77,63 @@ of_thread (const Problem *all, float *packed, gint64 size)
 
 /* ---- forward ---- */
 
-typedef struct { float score[ROWS * COLUMNS], top[ROWS], sum[ROWS]; } ForwardTile;
+typedef struct { float score[ROWS * COLUMNS], top[ROWS], fresh[ROWS], old[ROWS], sum[ROWS]; } ForwardTile;
 
-/* What a query does not see is -infinity; rows are always whole tiles wide, so that loops have no rest. */
+/* Numbers of a row that are worked on when N are seen: whole vectors, so that loops have no rest */
+static inline gint64
+width_of (gint64 n)
+{
+  return (n + LANES - 1) / LANES * LANES;
+}
+
+/* What a query does not see is -infinity. */
 static inline __attribute__ ((always_inline)) void
 mask_row (float *x, gint64 n)
 {
-  for (gint64 j = n; j < COLUMNS; j++)
+  for (gint64 j = n; j < width_of (n); j++)
     x[j] = -INFINITY;
 }
 
-/* Scores of one row, N of them seen, become e^(score - new top); returns by what everything before must be multiplied. */
-VECTOR static float
-softmax_row (float *restrict x, gint64 n, float *top, float *sum)
+/* Largest scores so far; OLD: by what everything before must be multiplied then */
+VECTOR static void
+raise_tops (const Problem *p, ForwardTile *tile, gint64 t0, gint64 s0, gint64 rows, gint64 columns)
 {
-  float m = *top, s = 0;
-  mask_row (x, n);
-#pragma omp simd reduction(max:m)
-  for (int j = 0; j < COLUMNS; j++)
-    m = x[j] > m ? x[j] : m;
-#pragma omp simd reduction(+:s)
-  for (int j = 0; j < COLUMNS; j++)
+  for (gint64 i = 0; i < rows; i++)
     {
-      x[j] = vm_exp (x[j] - m);
-      s += x[j];
+      float *x = tile->score + i * COLUMNS, m = tile->top[i];
+      gint64 n = visible (p, t0, s0, i, columns), width = width_of (n);
+      mask_row (x, n);
+#pragma omp simd reduction(max:m)
+      for (gint64 j = 0; j < width; j++)
+        m = x[j] > m ? x[j] : m;
+      tile->fresh[i] = m;
     }
-  float old = m == *top ? 1 : vm_exp (*top - m);       /* from -infinity: 0 */
-  *sum = *sum * old + s;
-  *top = m;
-  return old;
+  for (int i = 0; i < ROWS; i++)
+    {
+      float fresh = tile->fresh[i], top = tile->top[i];
+      tile->old[i] = fresh == top ? 1 : vm_exp (top - fresh);     /* from -infinity: 0 */
+      tile->top[i] = fresh;
+    }
+}
+
+/* Scores become e^(score - top). */
+VECTOR static void
+softmax_tile (const Problem *p, ForwardTile *tile, gint64 t0, gint64 s0, gint64 rows, gint64 columns)
+{
+  for (gint64 i = 0; i < rows; i++)
+    {
+      float *x = tile->score + i * COLUMNS, m = tile->top[i], s = 0;
+      gint64 width = width_of (visible (p, t0, s0, i, columns));
+#pragma omp simd reduction(+:s)
+      for (gint64 j = 0; j < width; j++)
+        {
+          x[j] = vm_exp (x[j] - m);
+          s += x[j];
+        }
+      for (gint64 j = width; j < COLUMNS; j++)
+        x[j] = 0;
+      tile->sum[i] = tile->sum[i] * tile->old[i] + s;
+    }
 }
 
 VECTOR static void
@@ -119,21 +148,20 @@ static void
 forward_rows (const Problem *p, ForwardTile *tile, Rows q, Rows k, Rows v, Rows y, float *log_sum, gint64 t0, gint64 rows)
 {
   float *to = row_at (y, t0);
-  for (gint64 i = 0; i < rows; i++)
+  for (gint64 i = 0; i < ROWS; i++)
     {
-      tile->top[i] = -INFINITY;
+      tile->top[i] = tile->fresh[i] = -INFINITY;
       tile->sum[i] = 0;
     }
   for (gint64 s0 = 0; s0 < keys_end (p, t0, rows); s0 += COLUMNS)
     {
       gint64 columns = MIN (COLUMNS, p->s - s0);
       cpu_product (p->lanes, FALSE, TRUE, rows, columns, p->d, p->scale, row_at (q, t0), q.row, row_at (k, s0), k.row, FALSE, tile->score, COLUMNS, p->packed);
-      for (gint64 i = 0; i < rows; i++)
-        {
-          float old = softmax_row (tile->score + i * COLUMNS, visible (p, t0, s0, i, columns), &tile->top[i], &tile->sum[i]);
-          if (s0 && old != 1)
-            multiply_row (to + i * y.row, p->e, old);
-        }
+      raise_tops (p, tile, t0, s0, rows, columns);
+      softmax_tile (p, tile, t0, s0, rows, columns);
+      for (gint64 i = 0; s0 && i < rows; i++)
+        if (tile->old[i] != 1)
+          multiply_row (to + i * y.row, p->e, tile->old[i]);
       cpu_product (p->lanes, FALSE, FALSE, rows, p->e, columns, 1, tile->score, COLUMNS, row_at (v, s0), v.row, s0 > 0, to, y.row, p->packed);
     }
   for (gint64 i = 0; i < rows; i++)
@@ -181,21 +209,23 @@ dot_row (const float *a, const float *b, gint64 n)
   return s;
 }
 
-/* Scores of one row, N of them seen, become probabilities. */
+/* Scores become probabilities, dP the slope of the scores: P (dP - delta).  What is not seen is 0. */
 VECTOR static void
-probability_row (float *restrict p, gint64 n, float log_sum)
+slope_tile (const Problem *p, BackwardTile *tile, const float *log_sum, const float *delta, gint64 t0, gint64 s0, gint64 rows, gint64 columns)
 {
-  mask_row (p, n);
-  for (int j = 0; j < COLUMNS; j++)
-    p[j] = vm_exp (p[j] - log_sum);
-}
-
-/* dP becomes the slope of the scores: P (dP - delta); behind the last key there is nothing anyone reads. */
-VECTOR static void
-slope_row (const float *p, float *restrict dp, float delta)
-{
-  for (int j = 0; j < COLUMNS; j++)
-    dp[j] = p[j] * (dp[j] - delta);
+  for (gint64 i = 0; i < rows; i++)
+    {
+      float *restrict x = tile->p + i * COLUMNS, *restrict dp = tile->dp + i * COLUMNS, l = log_sum[t0 + i], d = delta[t0 + i];
+      gint64 n = visible (p, t0, s0, i, columns), width = width_of (n);
+      mask_row (x, n);
+      for (gint64 j = 0; j < width; j++)
+        {
+          x[j] = vm_exp (x[j] - l);
+          dp[j] = x[j] * (dp[j] - d);
+        }
+      for (gint64 j = width; j < COLUMNS; j++)
+        x[j] = dp[j] = 0;
+    }
 }
 
 static void
@@ -203,12 +233,9 @@ backward_tile (const Problem *p, BackwardTile *tile, const Head *h, gint64 t0, g
 {
   const float *q = row_at (h->q, t0), *k = row_at (h->k, s0), *v = row_at (h->v, s0), *dy = row_at (h->dy, t0);
   cpu_product (p->lanes, FALSE, TRUE, rows, columns, p->d, p->scale, q, h->q.row, k, h->k.row, FALSE, tile->p, COLUMNS, p->packed);
-  for (gint64 i = 0; i < rows; i++)
-    probability_row (tile->p + i * COLUMNS, visible (p, t0, s0, i, columns), h->log_sum[t0 + i]);
-  cpu_product (p->lanes, TRUE, FALSE, columns, p->e, rows, 1, tile->p, COLUMNS, dy, h->dy.row, !first_rows, row_at (h->dv, s0), h->dv.row, p->packed);
   cpu_product (p->lanes, FALSE, TRUE, rows, columns, p->e, 1, dy, h->dy.row, v, h->v.row, FALSE, tile->dp, COLUMNS, p->packed);
-  for (gint64 i = 0; i < rows; i++)
-    slope_row (tile->p + i * COLUMNS, tile->dp + i * COLUMNS, h->delta[t0 + i]);
+  slope_tile (p, tile, h->log_sum, h->delta, t0, s0, rows, columns);
+  cpu_product (p->lanes, TRUE, FALSE, columns, p->e, rows, 1, tile->p, COLUMNS, dy, h->dy.row, !first_rows, row_at (h->dv, s0), h->dv.row, p->packed);
   cpu_product (p->lanes, FALSE, FALSE, rows, p->d, columns, p->scale, tile->dp, COLUMNS, k, h->k.row, s0 > 0, row_at (h->dq, t0), h->dq.row, p->packed);
   cpu_product (p->lanes, TRUE, FALSE, columns, p->d, rows, p->scale, tile->dp, COLUMNS, q, h->q.row, !first_rows, row_at (h->dk, s0), h->dk.row, p->packed);
 }
