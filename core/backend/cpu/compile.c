@@ -365,8 +365,8 @@ grow_arena (CpuPlan *plan, GError **error)
   gboolean ok = TRUE;
   if (!device->arena || device->arena_bytes < plan->arena_bytes)
     {
-      void *arena = NULL;
-      ok = posix_memalign (&arena, 4096, MAX (plan->arena_bytes, 64)) == 0;
+      void *arena = cpu_memory (plan->arena_bytes);
+      ok = arena != NULL;
       if (ok)
         {
           free (device->arena);

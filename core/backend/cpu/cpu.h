@@ -110,6 +110,10 @@ char    *cpu_layout_name  (const CpuDevice *device, const Layout *layout);
 gboolean cpu_reorder_now  (CpuDevice *device, const dnnl_memory_desc_t *src_md, gpointer src, const dnnl_memory_desc_t *dst_md, gpointer dst, GError **error);
 gboolean cpu_dnnl_check   (dnnl_status_t status, const char *call, const HeddleOp *op, GError **error);
 
+/* ---- device.c ---- */
+/* At least BYTES for free (), aligned, of huge pages where there are some; NULL: out of memory */
+gpointer cpu_memory       (gsize bytes);
+
 /* ---- compile.c: what kernels' builders call ---- */
 guint    cpu_buffer_new   (CpuPlan *plan, gsize bytes);
 Operand  cpu_temp         (CpuPlan *plan, HeddleDtype dtype, const HeddleShape *shape, const Layout *layout);
