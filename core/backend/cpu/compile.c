@@ -463,6 +463,8 @@ emit_all (CpuCompiler *c, GError **error)
       gboolean bound = op->info->code == HEDDLE_OP_RELU_GRAD || op->info->code == HEDDLE_OP_CLAMP_GRAD;
       if (!c->done[i] && end == i + 1 && bound && cpu_norm_takes (c, op))
         cpu_mark_done (c, op);
+      else if (!c->done[i] && end == i + 1 && op->info->code == HEDDLE_OP_ADD && cpu_emit_sum_norm (c, op))
+        cpu_mark_done (c, op);
       else if (!c->done[i] && c->cluster[i] >= 0)
         cpu_emit_cluster (c, i, end);
       else if (!c->done[i])

@@ -206,6 +206,7 @@ gboolean cpu_pool_is_2x2  (const HeddlePoolAttr *attr);     /* windows of 2 x 2 
 gboolean cpu_emit_loss    (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_shape   (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_row_norm (CpuCompiler *c, const HeddleOp *op);
+gboolean cpu_emit_sum_norm (CpuCompiler *c, const HeddleOp *sum);     /* together with the layer or RMS norm that comes next */
 gboolean cpu_emit_embedding (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_movement (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_attention (CpuCompiler *c, const HeddleOp *op);
