@@ -10,6 +10,7 @@
 
 #define ROWS 64             /* queries of a tile */
 #define COLUMNS 64          /* keys of a tile; causal masks need COLUMNS = ROWS */
+#define HALF (ROWS / 2)     /* queries of a tile that a causal mask cuts: the first half sees half of the keys */
 #define LANES 16
 
 typedef struct
@@ -18,7 +19,8 @@ typedef struct
   float    scale;
   gboolean causal;
   gint     lanes;
-  float   *packed;               /* of one thread: what products put their operands into */
+  gint64   packed_size, turned_size;
+  float   *packed, *turned;      /* of one thread: what products put their operands into; transposed keys and values */
 } Problem;
 
 /* Queries, keys, ... need not be tensors of their own: their views, in the order of the operation's inputs and then its outputs (but log sum) */
@@ -37,16 +39,6 @@ row_at (Rows x, gint64 i)
   return x.at + i * x.row;
 }
 
-static Problem
-problem_of (const CpuPlan *plan, const Step *step, guint first)
-{
-  const HeddleAttentionAttr *a = step->op->attr;
-  const HeddleShape *q = &step->op->in[first]->shape, *v = &step->op->in[first + 2]->shape;
-  Problem p = { q->size[0] * q->size[1], q->size[1], q->size[2], v->size[2], q->size[3], v->size[3], 0, a->causal, plan->device->block, NULL };
-  p.scale = (float) (a->scale != 0 ? a->scale : 1 / sqrt ((double) p.d));
-  return p;
-}
-
 /* Keys that the query in row I of a tile at (T0, S0) sees, of COLUMNS. */
 static inline gint64
 visible (const Problem *p, gint64 t0, gint64 s0, gint64 i, gint64 columns)
@@ -60,18 +52,40 @@ keys_end (const Problem *p, gint64 t0, gint64 rows)
   return p->causal ? MIN (p->s, t0 + rows) : p->s;
 }
 
-/* Floats that one thread's products need for an operand: keys or values of a tile, either way round */
+/* Floats that one thread's products need for an operand that is not read where it lies: a tile either way round */
 static gint64
 packed_size (const HeddleShape *q, const HeddleShape *v)
 {
   return MAX (cpu_product_pitch (COLUMNS), ROWS) * cpu_product_pitch (MAX (q->size[3], v->size[3]));
 }
 
-static Problem
-of_thread (const Problem *all, float *packed, gint64 size)
+/* and for keys and values the other way round: in forward all keys of a head, in backward a tile of both */
+static gint64
+turned_size (const HeddleShape *q, const HeddleShape *v, gboolean forward)
 {
+  return COLUMNS * (forward ? (v->size[2] + COLUMNS - 1) / COLUMNS * q->size[3] : q->size[3] + v->size[3]);
+}
+
+/* FIRST: which input the queries are */
+static Problem
+problem_of (const CpuPlan *plan, const HeddleOp *op, guint first)
+{
+  const HeddleAttentionAttr *a = op->attr;
+  const HeddleShape *q = &op->in[first]->shape, *v = &op->in[first + 2]->shape;
+  Problem p = { q->size[0] * q->size[1], q->size[1], q->size[2], v->size[2], q->size[3], v->size[3], .causal = a->causal, .lanes = plan->device->block };
+  p.scale = (float) (a->scale != 0 ? a->scale : 1 / sqrt ((double) p.d));
+  p.packed_size = packed_size (q, v);
+  p.turned_size = turned_size (q, v, first == 0);
+  return p;
+}
+
+static Problem
+of_thread (const Problem *all, float *packed)
+{
+  gint64 size = all->packed_size + all->turned_size;
   Problem p = *all;
   p.packed = packed + omp_get_thread_num () * size;
+  p.turned = p.packed + all->packed_size;
   return p;
 }
 
@@ -143,9 +157,9 @@ multiply_row (float *restrict y, gint64 n, float factor)
     y[j] *= factor;
 }
 
-/* Queries T0.. of one head: Y (rows, E) and LOG_SUM (rows) */
+/* Queries T0.. of one head, whose keys are turned: Y (rows, E) and LOG_SUM (rows) */
 static void
-forward_rows (const Problem *p, ForwardTile *tile, Rows q, Rows k, Rows v, Rows y, float *log_sum, gint64 t0, gint64 rows)
+forward_rows (const Problem *p, ForwardTile *tile, Rows q, Rows v, Rows y, float *log_sum, gint64 t0, gint64 rows)
 {
   float *to = row_at (y, t0);
   for (gint64 i = 0; i < ROWS; i++)
@@ -155,8 +169,8 @@ forward_rows (const Problem *p, ForwardTile *tile, Rows q, Rows k, Rows v, Rows 
     }
   for (gint64 s0 = 0; s0 < keys_end (p, t0, rows); s0 += COLUMNS)
     {
-      gint64 columns = MIN (COLUMNS, p->s - s0);
-      cpu_product (p->lanes, FALSE, TRUE, rows, columns, p->d, p->scale, row_at (q, t0), q.row, row_at (k, s0), k.row, FALSE, tile->score, COLUMNS, p->packed);
+      gint64 columns = MIN (COLUMNS, keys_end (p, t0, rows) - s0), whole = cpu_product_pitch (columns);
+      cpu_product (p->lanes, FALSE, FALSE, rows, whole, p->d, p->scale, row_at (q, t0), q.row, p->turned + s0 * p->d, COLUMNS, FALSE, tile->score, COLUMNS, p->packed);
       raise_tops (p, tile, t0, s0, rows, columns);
       softmax_tile (p, tile, t0, s0, rows, columns);
       for (gint64 i = 0; s0 && i < rows; i++)
@@ -173,22 +187,29 @@ forward_rows (const Problem *p, ForwardTile *tile, Rows q, Rows k, Rows v, Rows 
 }
 
 static void
+forward_head (const Problem *p, ForwardTile *tile, Rows q, Rows k, Rows v, Rows y, float *log_sum)
+{
+  gint64 step = p->causal ? HALF : ROWS;
+  for (gint64 s0 = 0; s0 < p->s; s0 += COLUMNS)
+    cpu_product_transpose (row_at (k, s0), k.row, MIN (COLUMNS, p->s - s0), p->d, p->turned + s0 * p->d, COLUMNS);
+  for (gint64 t0 = 0; t0 < p->t; t0 += step)
+    forward_rows (p, tile, q, v, y, log_sum, t0, MIN (step, p->t - t0));
+}
+
+static void
 run_forward (CpuPlan *plan, Step *step)
 {
   const CpuView *view = ((const Views *) step->data)->view;
-  Problem p = problem_of (plan, step, 0);
+  Problem p = problem_of (plan, step->op, 0);
   const float *q = IN (0), *k = IN (1), *v = IN (2);
-  float *y = OUT (0), *log_sum = OUT (1);
+  float *y = OUT (0), *log_sum = OUT (1), *packed = IN (4);
   ForwardTile *tiles = IN (3);
-  gint64 blocks = (p.t + ROWS - 1) / ROWS, size = packed_size (&step->op->in[0]->shape, &step->op->in[2]->shape);
-  float *packed = IN (4);
 #pragma omp parallel for schedule(dynamic) if (p.n * p.t * p.s >= PARALLEL_MIN)
-  for (gint64 w = 0; w < p.n * blocks; w++)
+  for (gint64 h = 0; h < p.n; h++)
     {
-      gint64 h = w / blocks, t0 = w % blocks * ROWS;
-      Problem own = of_thread (&p, packed, size);
-      forward_rows (&own, tiles + omp_get_thread_num (), rows_of (&p, q, &view[0], h), rows_of (&p, k, &view[1], h), rows_of (&p, v, &view[2], h), rows_of (&p, y, &view[3], h),
-                    log_sum ? log_sum + h * p.t : NULL, t0, MIN (ROWS, p.t - t0));
+      Problem own = of_thread (&p, packed);
+      forward_head (&own, tiles + omp_get_thread_num (), rows_of (&p, q, &view[0], h), rows_of (&p, k, &view[1], h), rows_of (&p, v, &view[2], h), rows_of (&p, y, &view[3], h),
+                    log_sum ? log_sum + h * p.t : NULL);
     }
 }
 
@@ -231,9 +252,10 @@ slope_tile (const Problem *p, BackwardTile *tile, const float *log_sum, const fl
 static void
 backward_tile (const Problem *p, BackwardTile *tile, const Head *h, gint64 t0, gint64 rows, gint64 s0, gint64 columns, gboolean first_rows)
 {
-  const float *q = row_at (h->q, t0), *k = row_at (h->k, s0), *v = row_at (h->v, s0), *dy = row_at (h->dy, t0);
-  cpu_product (p->lanes, FALSE, TRUE, rows, columns, p->d, p->scale, q, h->q.row, k, h->k.row, FALSE, tile->p, COLUMNS, p->packed);
-  cpu_product (p->lanes, FALSE, TRUE, rows, columns, p->e, 1, dy, h->dy.row, v, h->v.row, FALSE, tile->dp, COLUMNS, p->packed);
+  gint64 whole = cpu_product_pitch (columns);
+  const float *q = row_at (h->q, t0), *k = row_at (h->k, s0), *dy = row_at (h->dy, t0);
+  cpu_product (p->lanes, FALSE, FALSE, rows, whole, p->d, p->scale, q, h->q.row, p->turned, COLUMNS, FALSE, tile->p, COLUMNS, p->packed);
+  cpu_product (p->lanes, FALSE, FALSE, rows, whole, p->e, 1, dy, h->dy.row, p->turned + COLUMNS * p->d, COLUMNS, FALSE, tile->dp, COLUMNS, p->packed);
   slope_tile (p, tile, h->log_sum, h->delta, t0, s0, rows, columns);
   cpu_product (p->lanes, TRUE, FALSE, columns, p->e, rows, 1, tile->p, COLUMNS, dy, h->dy.row, !first_rows, row_at (h->dv, s0), h->dv.row, p->packed);
   cpu_product (p->lanes, FALSE, FALSE, rows, p->d, columns, p->scale, tile->dp, COLUMNS, k, h->k.row, s0 > 0, row_at (h->dq, t0), h->dq.row, p->packed);
@@ -247,39 +269,50 @@ no_rows (Rows x, gint64 first, gint64 rows, gint64 n)
     memset (row_at (x, i), 0, (gsize) n * sizeof (float));
 }
 
+/* Keys S0.. and all queries that see them.  Of a tile that the mask cuts the second half comes first: it sees all of the keys, so that it may write what others add to. */
+static void
+backward_keys (const Problem *p, BackwardTile *tile, const Head *h, gint64 s0, gint64 columns)
+{
+  gint64 t0 = p->causal ? s0 : 0, cut = p->causal && p->t > s0 + HALF && columns > HALF ? ROWS : 0;
+  cpu_product_transpose (row_at (h->k, s0), h->k.row, columns, p->d, p->turned, COLUMNS);
+  cpu_product_transpose (row_at (h->v, s0), h->v.row, columns, p->e, p->turned + COLUMNS * p->d, COLUMNS);
+  if (cut)
+    {
+      backward_tile (p, tile, h, s0 + HALF, MIN (HALF, p->t - s0 - HALF), s0, columns, TRUE);
+      backward_tile (p, tile, h, s0, HALF, s0, HALF, FALSE);
+    }
+  for (gint64 t = t0 + cut; t < p->t; t += ROWS)
+    backward_tile (p, tile, h, t, MIN (ROWS, p->t - t), s0, columns, t == t0);
+  if (t0 >= p->t)                               /* keys that no query sees */
+    {
+      no_rows (h->dk, s0, columns, p->d);
+      no_rows (h->dv, s0, columns, p->e);
+    }
+}
+
 static void
 backward_head (const Problem *p, BackwardTile *tile, const Head *h)
 {
   for (gint64 i = 0; i < p->t; i++)
     h->delta[i] = dot_row (row_at (h->dy, i), row_at (h->y, i), p->e);
   for (gint64 s0 = 0; s0 < p->s; s0 += COLUMNS)
-    {
-      gint64 columns = MIN (COLUMNS, p->s - s0), first = p->causal ? s0 : 0;
-      for (gint64 t0 = first; t0 < p->t; t0 += ROWS)
-        backward_tile (p, tile, h, t0, MIN (ROWS, p->t - t0), s0, columns, t0 == first);
-      if (first >= p->t)                        /* keys that no query sees */
-        {
-          no_rows (h->dk, s0, columns, p->d);
-          no_rows (h->dv, s0, columns, p->e);
-        }
-    }
+    backward_keys (p, tile, h, s0, MIN (COLUMNS, p->s - s0));
 }
 
 static void
 run_backward (CpuPlan *plan, Step *step)
 {
   const CpuView *view = ((const Views *) step->data)->view;
-  Problem p = problem_of (plan, step, 1);
+  Problem p = problem_of (plan, step->op, 1);
   const float *dy = IN (0), *q = IN (1), *k = IN (2), *v = IN (3), *y = IN (4), *log_sum = IN (5), *dq = OUT (0), *dk = OUT (1), *dv = OUT (2);
   BackwardTile *tiles = IN (6);
-  gint64 size = packed_size (&step->op->in[1]->shape, &step->op->in[3]->shape);
   float *delta = IN (7), *packed = delta + p.n * p.t;
 #pragma omp parallel for schedule(dynamic) if (p.n * p.t * p.s >= PARALLEL_MIN)
   for (gint64 h = 0; h < p.n; h++)
     {
       Head head = { rows_of (&p, dy, &view[0], h), rows_of (&p, q, &view[1], h), rows_of (&p, k, &view[2], h), rows_of (&p, v, &view[3], h), rows_of (&p, y, &view[4], h),
                     rows_of (&p, dq, &view[6], h), rows_of (&p, dk, &view[7], h), rows_of (&p, dv, &view[8], h), log_sum + h * p.t, delta + h * p.t };
-      Problem own = of_thread (&p, packed, size);
+      Problem own = of_thread (&p, packed);
       backward_head (&own, tiles + omp_get_thread_num (), &head);
     }
 }
@@ -293,10 +326,12 @@ scratch (CpuCompiler *c, gsize bytes)
   return cpu_temp (c->plan, HEDDLE_U8, &shape, &cpu_plain);
 }
 
+/* Of all threads */
 static gsize
-packed_bytes (const CpuCompiler *c, const HeddleValue *q, const HeddleValue *v)
+packed_bytes (const CpuCompiler *c, const HeddleOp *op, guint first)
 {
-  return sizeof (float) * (gsize) packed_size (&q->shape, &v->shape) * c->device->threads;
+  Problem p = problem_of (c->plan, op, first);
+  return sizeof (float) * (gsize) (p.packed_size + p.turned_size) * c->device->threads;
 }
 
 /* A step that reads the operation's inputs where they lie, and SCRATCH */
@@ -322,7 +357,7 @@ static void
 emit_forward (CpuCompiler *c, const HeddleOp *op)
 {
   Views *views = g_new0 (Views, 1);
-  Operand in[3], scratches[] = { scratch (c, sizeof (ForwardTile) * c->device->threads), scratch (c, packed_bytes (c, op->in[0], op->in[2])) };
+  Operand in[3], scratches[] = { scratch (c, sizeof (ForwardTile) * c->device->threads), scratch (c, packed_bytes (c, op, 0)) };
   inputs_of (c, op, 0, 3, in, views);
   CpuTarget y = cpu_view_target (c, op->out[0]);
   Operand log_sum = op->out[1]->n_uses ? cpu_target (c, op->out[1], HEDDLE_F32, &cpu_plain) : (Operand) { 0 };
@@ -343,7 +378,7 @@ emit_backward (CpuCompiler *c, const HeddleOp *op)
   Views *views = g_new0 (Views, 1);
   CpuTarget d[3];
   Operand in[6], scratches[] = { scratch (c, sizeof (BackwardTile) * c->device->threads),
-                                 scratch (c, sizeof (float) * (gsize) heddle_shape_count (&op->in[5]->shape) + packed_bytes (c, op->in[1], op->in[3])) };
+                                 scratch (c, sizeof (float) * (gsize) heddle_shape_count (&op->in[5]->shape) + packed_bytes (c, op, 1)) };
   inputs_of (c, op, 0, 5, in, views);
   in[5] = cpu_form (c, op->in[5], HEDDLE_F32, &cpu_plain);
   gboolean parts = cpu_view_parts (c, op->out, 3, d);

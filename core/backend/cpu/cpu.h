@@ -190,6 +190,8 @@ GPtrArray *cpu_plan_reorders (HeddlePlan *plan);
 /* ---- product.c ---- */
 #define CPU_PRODUCT_COLUMNS 32      /* b (k, n) with n a multiple of these is read where it lies; else, and when transposed, through PACKED (k, cpu_product_pitch (n)) */
 gint64   cpu_product_pitch (gint64 n);
+/* Y (k, PITCH), zeros behind its N columns = X (n, k) transposed: what a product makes of a transposed b, to be made once for several */
+void     cpu_product_transpose (const float *x, gint64 ldx, gint64 n, gint64 k, float *y, gint64 pitch);
 /* c (m, n) = factor op (a) op (b) (+ c), row-major, LANES the device's block; for operands that fit the first-level cache */
 void     cpu_product      (gint lanes, gboolean ta, gboolean tb, gint64 m, gint64 n, gint64 k, float factor, const float *a, gint64 lda, const float *b, gint64 ldb,
                            gboolean add, float *c, gint64 ldc, float *packed);
