@@ -311,7 +311,9 @@ static gboolean
 emit_op (CpuCompiler *c, const HeddleOp *op, GError **error)
 {
   gboolean ok = TRUE;
-  if (op->info->flags & HEDDLE_OP_VIEW)
+  if (cpu_view_instead (c, op))
+    cpu_mark_done (c, op);
+  else if (op->info->flags & HEDDLE_OP_VIEW)
     emit_view (c, op);
   else if (op->info->code == HEDDLE_OP_CONV2D || op->info->code == HEDDLE_OP_CONV2D_GRAD_INPUT || op->info->code == HEDDLE_OP_CONV2D_GRAD_WEIGHT)
     ok = cpu_emit_conv (c, op, error);
@@ -392,8 +394,8 @@ grow_arena (CpuPlan *plan, GError **error)
   gboolean ok = TRUE;
   if (!device->arena || device->arena_bytes < plan->arena_bytes)
     {
-      void *arena = NULL;
-      ok = posix_memalign (&arena, 4096, MAX (plan->arena_bytes, 64)) == 0;
+      void *arena = cpu_memory (plan->arena_bytes);
+      ok = arena != NULL;
       if (ok)
         {
           free (device->arena);
@@ -489,6 +491,8 @@ emit_all (CpuCompiler *c, GError **error)
       const HeddleOp *op = p->ops->pdata[i];
       gboolean bound = op->info->code == HEDDLE_OP_RELU_GRAD || op->info->code == HEDDLE_OP_CLAMP_GRAD;
       if (!c->done[i] && end == i + 1 && bound && cpu_norm_takes (c, op))
+        cpu_mark_done (c, op);
+      else if (!c->done[i] && end == i + 1 && op->info->code == HEDDLE_OP_ADD && cpu_emit_sum_norm (c, op))
         cpu_mark_done (c, op);
       else if (!c->done[i] && c->cluster[i] >= 0)
         cpu_emit_cluster (c, i, end);

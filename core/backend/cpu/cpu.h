@@ -113,6 +113,10 @@ char    *cpu_layout_name  (const CpuDevice *device, const Layout *layout);
 gboolean cpu_reorder_now  (CpuDevice *device, const dnnl_memory_desc_t *src_md, gpointer src, const dnnl_memory_desc_t *dst_md, gpointer dst, GError **error);
 gboolean cpu_dnnl_check   (dnnl_status_t status, const char *call, const HeddleOp *op, GError **error);
 
+/* ---- device.c ---- */
+/* At least BYTES for free (), aligned, of huge pages where there are some; NULL: out of memory */
+gpointer cpu_memory       (gsize bytes);
+
 /* ---- compile.c: what kernels' builders call ---- */
 guint    cpu_buffer_new   (CpuPlan *plan, gsize bytes);
 Operand  cpu_temp         (CpuPlan *plan, HeddleDtype dtype, const HeddleShape *shape, const Layout *layout);
@@ -132,6 +136,8 @@ typedef struct { const HeddleValue *a, *b, *bias; gint64 batch, m, n, k; gboolea
 /* The first output of OP */
 gboolean cpu_emit_bf16_product (CpuCompiler *c, const HeddleOp *op, const CpuProduct *product, GError **error);
 gboolean cpu_emit_conv    (CpuCompiler *c, const HeddleOp *op, GError **error);
+/* LINEAR with bias and, where its only reader adds a tensor, that sum; FALSE: oneDNN has no kernel with an epilogue for it */
+gboolean cpu_emit_dense   (CpuCompiler *c, const HeddleOp *op);
 /* transposed.c: adds what conv_transpose2d has beyond a convolution's gradient */
 void     cpu_emit_channel_bias (CpuCompiler *c, const HeddleOp *op);
 /* direct.c: small convolutions of our own */
@@ -169,6 +175,19 @@ Operand  cpu_target       (CpuCompiler *c, const HeddleValue *value, HeddleDtype
 void     cpu_made_as      (CpuCompiler *c, const HeddleValue *value, Operand operand);
 const Layout *cpu_keep_layout (CpuPlan *plan, const Layout *layout);
 
+/* ---- views.c: tensors read and written where they lie in others ---- */
+typedef struct { gint64 offset, stride[HEDDLE_MAX_RANK]; } CpuView;                   /* in elements of the tensor it lies in */
+typedef struct { const HeddleValue *value; Operand operand; CpuView view; } CpuTarget; /* VALUE is made when OPERAND is written as VIEW says */
+#define CPU_VIEW_PARTS 3
+/* Can OP, which only moves numbers, be left out because all who read its result take views? */
+gboolean cpu_view_instead (CpuCompiler *c, const HeddleOp *op);
+/* The f32 tensor that V lies in */
+Operand  cpu_view_of      (CpuCompiler *c, const HeddleValue *v, CpuView *view);
+/* Where the maker of V (or of a permutation of it that is left out) writes; then cpu_made_as (target.value). */
+CpuTarget cpu_view_target (CpuCompiler *c, const HeddleValue *v);
+/* The same for N values that are moved to become parts of one tensor and nothing else; FALSE: they are not. */
+gboolean cpu_view_parts   (CpuCompiler *c, HeddleValue *const *v, guint n, CpuTarget *targets);
+
 /* ---- inspect.c ---- */
 void       cpu_note_owners   (CpuCompiler *c);     /* once the buffers are known, while the forms are */
 gboolean   cpu_plan_step     (HeddlePlan *plan, guint i, HeddlePlanStep *step);
@@ -182,6 +201,8 @@ void     cpu_convert      (HeddleDtype to, gpointer y, HeddleDtype from, gconstp
 /* ---- product.c ---- */
 #define CPU_PRODUCT_COLUMNS 32      /* b (k, n) with n a multiple of these is read where it lies; else, and when transposed, through PACKED (k, cpu_product_pitch (n)) */
 gint64   cpu_product_pitch (gint64 n);
+/* Y (k, PITCH), zeros behind its N columns = X (n, k) transposed: what a product makes of a transposed b, to be made once for several */
+void     cpu_product_transpose (const float *x, gint64 ldx, gint64 n, gint64 k, float *y, gint64 pitch);
 /* c (m, n) = factor op (a) op (b) (+ c), row-major; for operands that fit the first-level cache */
 void     cpu_product      (gboolean ta, gboolean tb, gint64 m, gint64 n, gint64 k, float factor, const float *a, gint64 lda, const float *b, gint64 ldb,
                            gboolean add, float *c, gint64 ldc, float *packed);
@@ -199,6 +220,7 @@ gboolean cpu_emit_loss    (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_shape   (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_reduction (CpuCompiler *c, const HeddleOp *op);     /* reduce.c */
 gboolean cpu_emit_row_norm (CpuCompiler *c, const HeddleOp *op);
+gboolean cpu_emit_sum_norm (CpuCompiler *c, const HeddleOp *sum);     /* together with the layer or RMS norm that comes next */
 gboolean cpu_emit_embedding (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_movement (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_attention (CpuCompiler *c, const HeddleOp *op);

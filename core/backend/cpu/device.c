@@ -5,6 +5,7 @@
 
 #include <omp.h>
 #include <string.h>
+#include <sys/mman.h>
 
 HeddlePlan *cpu_compile (HeddleDevice *device, HeddleProgram *program, GError **error);
 void cpu_plan_free (HeddlePlan *plan);
@@ -64,18 +65,30 @@ device_computes (HeddleDevice *device, HeddleDtype dtype)
   return dtype == HEDDLE_F32 || (dtype == HEDDLE_BF16 && cpu_isa >= CPU_AVX512_BF16);
 }
 
-static gpointer
-aligned_zeros (gsize bytes, GError **error)
+#define HUGE_PAGE ((gsize) 2 << 20)
+
+gpointer
+cpu_memory (gsize bytes)
 {
   void *memory = NULL;
   gsize rounded = (MAX (bytes, 1) + 63) / 64 * 64;
-  if (posix_memalign (&memory, 64, rounded) != 0)
-    {
-      memory = NULL;
-      g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "out of memory: %" G_GSIZE_FORMAT " MiB asked for\nhint: use a smaller model or batch", bytes >> 20);
-    }
+  if (posix_memalign (&memory, rounded >= HUGE_PAGE ? HUGE_PAGE : 64, rounded) != 0)
+    memory = NULL;
+#ifdef MADV_HUGEPAGE
+  if (memory && rounded >= HUGE_PAGE)
+    madvise (memory, rounded, MADV_HUGEPAGE);       /* loops over more than the caches hold wait for address translation otherwise; a wish, which may fail */
+#endif
+  return memory;
+}
+
+static gpointer
+aligned_zeros (gsize bytes, GError **error)
+{
+  void *memory = cpu_memory (bytes);
+  if (memory)
+    memset (memory, 0, (MAX (bytes, 1) + 63) / 64 * 64);
   else
-    memset (memory, 0, rounded);
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "out of memory: %" G_GSIZE_FORMAT " MiB asked for\nhint: use a smaller model or batch", bytes >> 20);
   return memory;
 }
 

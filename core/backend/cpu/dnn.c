@@ -1,4 +1,4 @@
-/* cpu/dnn.c: convolutions, their gradients and layout conversions as oneDNN primitives made once per plan.
+/* cpu/dnn.c: convolutions, their gradients, matrix products with what follows them and layout conversions as oneDNN primitives made once per plan.
  * Must not know what runs before or after them. */
 #include "cpu.h"
 #include "tensor/tensors.h"
@@ -314,7 +314,7 @@ add_scratchpad (CpuCompiler *c, Primitive *p, dnnl_primitive_desc_t pd)
 }
 
 /* Tells the step which operands it touches: lifetimes follow from them. */
-static void
+static Step *
 finish_step (CpuCompiler *c, const HeddleOp *op, Primitive *p, dnnl_primitive_desc_t pd)
 {
   const char *name = NULL;
@@ -322,6 +322,7 @@ finish_step (CpuCompiler *c, const HeddleOp *op, Primitive *p, dnnl_primitive_de
   Step *step = primitive_step (c->plan, op, p, name ? name : "oneDNN");
   for (int i = 0; i < p->n; i++)
     step->in[step->n_in++] = p->operand[i];
+  return step;
 }
 
 static void
@@ -469,6 +470,92 @@ cpu_emit_bf16_product (CpuCompiler *c, const HeddleOp *op, const CpuProduct *q, 
       dnnl_primitive_create (&p->primitive, pd);
       finish_step (c, op, p, pd);
       cpu_made_as (c, op->out[0], to);
+    }
+  dnnl_primitive_desc_destroy (pd);
+  return ok;
+}
+
+/* ---- x w^T + bias (+ another tensor): the epilogue is applied to sums that are still in registers ---- */
+
+static dnnl_primitive_desc_t
+linear_pd (const CpuDevice *device, gint64 m, gint64 n, gint64 k, gboolean bias, gboolean added)
+{
+  dnnl_memory_desc_t x, w, b, y;
+  dnnl_matmul_desc_t desc;
+  dnnl_primitive_desc_t pd = NULL;
+  dnnl_primitive_attr_t attr = NULL;
+  dnnl_post_ops_t after = NULL;
+  dnnl_dims_t x_dims = { m, k }, w_dims = { k, n }, y_dims = { m, n }, b_dims = { 1, n };
+  dnnl_memory_desc_init_by_tag (&x, 2, x_dims, dnnl_f32, dnnl_ab);
+  dnnl_memory_desc_init_by_tag (&w, 2, w_dims, dnnl_f32, dnnl_ba);
+  dnnl_memory_desc_init_by_tag (&b, 2, b_dims, dnnl_f32, dnnl_ab);
+  dnnl_memory_desc_init_by_tag (&y, 2, y_dims, dnnl_f32, dnnl_ab);
+  dnnl_primitive_attr_create (&attr);
+  dnnl_primitive_attr_set_scratchpad_mode (attr, dnnl_scratchpad_mode_user);
+  dnnl_post_ops_create (&after);
+  if (added)
+    dnnl_post_ops_append_binary (after, dnnl_binary_add, &y);
+  dnnl_primitive_attr_set_post_ops (attr, after);
+  if (dnnl_matmul_desc_init (&desc, &x, &w, bias ? &b : NULL, &y) == dnnl_success)
+    dnnl_primitive_desc_create (&pd, &desc, attr, device->engine, NULL);
+  dnnl_post_ops_destroy (after);
+  dnnl_primitive_attr_destroy (attr);
+  return pd;
+}
+
+/* Only the implementation that has its epilogue in the kernel is worth a primitive. */
+static gboolean
+is_brgemm (dnnl_primitive_desc_t pd)
+{
+  const char *name = NULL;
+  dnnl_primitive_desc_query (pd, dnnl_query_impl_info_str, 0, &name);
+  return name && g_str_has_prefix (name, "brg");
+}
+
+/* The only reader of a linear operation's result when it adds a tensor that is there already, or NULL; ADDED: that tensor */
+static const HeddleOp *
+added_to (const CpuCompiler *c, const HeddleOp *op, const HeddleValue **added)
+{
+  const HeddleValue *y = op->out[0];
+  const HeddleOp *add = cpu_only_user (c, y);
+  gboolean ok = add && add->info->code == HEDDLE_OP_ADD && y->dtype == HEDDLE_F32 && add->out[0]->dtype == HEDDLE_F32 && add->in[0] != add->in[1];
+  const HeddleValue *other = ok ? add->in[add->in[0] == y] : NULL;
+  ok = ok && other->kind == HEDDLE_VALUE_TEMP && other->dtype == HEDDLE_F32 && heddle_shape_equal (&other->shape, &y->shape) && c->forms[other->id] && !c->forward[add->out[0]->id];
+  *added = other;
+  return ok ? add : NULL;
+}
+
+gboolean
+cpu_emit_dense (CpuCompiler *c, const HeddleOp *op)
+{
+  const HeddleShape *w = &op->in[1]->shape;
+  const HeddleValue *other = NULL;
+  const HeddleOp *add = added_to (c, op, &other);
+  gint64 n = w->size[0], k = w->size[1];
+  dnnl_primitive_desc_t pd = linear_pd (c->device, heddle_shape_count (&op->out[0]->shape) / n, n, k, op->n_in > 2, add != NULL);
+  gboolean ok = pd && is_brgemm (pd);
+  if (ok)
+    {
+      static const int args[] = { DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_BIAS };
+      const dnnl_query_t queries[] = { dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_weights_md };
+      Primitive *p = g_new0 (Primitive, 1);
+      const HeddleValue *y = add ? add->out[0] : op->out[0];
+      const dnnl_memory_desc_t *y_md = dnnl_primitive_desc_query_md (pd, dnnl_query_dst_md, 0);
+      for (guint i = 0; i < op->n_in; i++)
+        {
+          Operand operand = cpu_form (c, op->in[i], HEDDLE_F32, &cpu_plain);
+          add_arg (c->device, p, args[i], dnnl_primitive_desc_query_md (pd, queries[i], i > 1), &operand);
+        }
+      Operand to = cpu_target (c, y, HEDDLE_F32, &cpu_plain), residual = add ? cpu_form (c, other, HEDDLE_F32, &cpu_plain) : (Operand) { 0 };
+      add_arg (c->device, p, DNNL_ARG_DST, y_md, &to);
+      if (add)
+        add_arg (c->device, p, DNNL_ARG_ATTR_MULTIPLE_POST_OP (0) | DNNL_ARG_SRC_1, y_md, &residual);
+      add_scratchpad (c, p, pd);
+      dnnl_primitive_create (&p->primitive, pd);
+      finish_step (c, op, p, pd)->what = add ? "brgemm+add" : "brgemm";
+      cpu_made_as (c, y, to);
+      if (add)
+        cpu_mark_done (c, add);
     }
   dnnl_primitive_desc_destroy (pd);
   return ok;

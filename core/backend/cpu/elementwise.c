@@ -86,18 +86,18 @@ UNARY (relu, x < 0 ? 0.0f : x)             /* NaN stays NaN */
 UNARY (sigmoid, vm_sigmoid (x))
 UNARY (tanh, vm_tanh (x))
 
-/* 0.79788 = sqrt (2 / pi), 0.3989 = 1 / sqrt (2 pi) */
+/* (1 + tanh u) / 2 = sigmoid (2 u): one exponential, and no digits lost to the sum where tanh u is near -1.  1.59577 = 2 sqrt (2 / pi), 0.3989 = 1 / sqrt (2 pi) */
 static inline __attribute__ ((always_inline)) float
 gelu_tanh (float x)
 {
-  return 0.5f * x * (1.0f + vm_tanh (0.7978845608028654f * (x + 0.044715f * x * x * x)));
+  return x * vm_sigmoid (1.5957691216057308f * (x + 0.044715f * x * x * x));
 }
 
 static inline __attribute__ ((always_inline)) float
 gelu_tanh_slope (float x)
 {
-  float t = vm_tanh (0.7978845608028654f * (x + 0.044715f * x * x * x));
-  return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * 0.7978845608028654f * (1.0f + 3 * 0.044715f * x * x);
+  float s = vm_sigmoid (1.5957691216057308f * (x + 0.044715f * x * x * x));
+  return s + x * s * (1.0f - s) * (1.5957691216057308f * (1.0f + 3 * 0.044715f * x * x));
 }
 
 static inline __attribute__ ((always_inline)) float

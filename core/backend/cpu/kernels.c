@@ -134,13 +134,10 @@ run_linear_grad_weight (CpuPlan *plan, Step *step)
     }
 }
 
+/* Small products by loops of ours, others by sgemm */
 static void
-emit_linear (CpuCompiler *c, const HeddleOp *op, StepRun run)
+emit_product (CpuCompiler *c, const HeddleOp *op, StepRun run, gint64 m, gint64 n, gint64 k)
 {
-  const HeddleShape *a = &op->in[0]->shape, *b = &op->in[1]->shape;
-  gint64 rows = rows_of (a), wide = a->size[a->rank - 1], other = b->size[b->rank - 1];
-  gboolean forward = op->info->code == HEDDLE_OP_LINEAR, weight = op->info->code == HEDDLE_OP_LINEAR_GRAD_WEIGHT;
-  gint64 m = weight ? wide : rows, n = forward ? b->size[0] : other, k = weight ? rows : wide;
   gboolean small = is_small (m, n, k);
   HeddleShape packed = heddle_shape (k * cpu_product_pitch (n));
   Operand scratch = small ? cpu_temp (c->plan, HEDDLE_F32, &packed, &cpu_plain) : (Operand) { 0 };
@@ -150,6 +147,17 @@ emit_linear (CpuCompiler *c, const HeddleOp *op, StepRun run)
       step->in[SCRATCH] = scratch;
       step->n_in = SCRATCH + 1;
     }
+}
+
+static void
+emit_linear (CpuCompiler *c, const HeddleOp *op, StepRun run)
+{
+  const HeddleShape *a = &op->in[0]->shape, *b = &op->in[1]->shape;
+  gint64 rows = rows_of (a), wide = a->size[a->rank - 1], other = b->size[b->rank - 1];
+  gboolean forward = op->info->code == HEDDLE_OP_LINEAR, weight = op->info->code == HEDDLE_OP_LINEAR_GRAD_WEIGHT;
+  gint64 m = weight ? wide : rows, n = forward ? b->size[0] : other, k = weight ? rows : wide;
+  if (!forward || is_small (m, n, k) || !cpu_emit_dense (c, op))
+    emit_product (c, op, run, m, n, k);
 }
 
 /* ---- the same of bf16 numbers, where the processor has products of them ---- */

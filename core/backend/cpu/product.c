@@ -36,6 +36,14 @@ transpose (const float *x, gint64 ldx, gint64 n, gint64 k, float *y, gint64 pitc
       y[j * pitch + i] = x[i * ldx + j];
 }
 
+void
+cpu_product_transpose (const float *x, gint64 ldx, gint64 n, gint64 k, float *y, gint64 pitch)
+{
+  transpose (x, ldx, n, k, y, pitch);
+  for (gint64 j = 0; j < k && pitch > n; j++)
+    memset (y + j * pitch + n, 0, (gsize) (pitch - n) * sizeof (float));
+}
+
 gint64
 cpu_product_pitch (gint64 n)
 {
@@ -51,11 +59,12 @@ cpu_product (gboolean ta, gboolean tb, gint64 m, gint64 n, gint64 k, float facto
   if (tb || n % CPU_PRODUCT_COLUMNS)
     {
       if (tb)
-        transpose (b, ldb, n, k, packed, pitch);
+        cpu_product_transpose (b, ldb, n, k, packed, pitch);
       for (gint64 j = 0; j < k && !tb; j++)
-        memcpy (packed + j * pitch, b + j * ldb, (gsize) n * sizeof (float));
-      for (gint64 j = 0; j < k && pitch > n; j++)
-        memset (packed + j * pitch + n, 0, (gsize) (pitch - n) * sizeof (float));
+        {
+          memcpy (packed + j * pitch, b + j * ldb, (gsize) n * sizeof (float));
+          memset (packed + j * pitch + n, 0, (gsize) (pitch - n) * sizeof (float));
+        }
       g.b = packed;
       g.ldb = pitch;
     }
