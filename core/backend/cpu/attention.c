@@ -67,7 +67,7 @@ turned_size (const HeddleShape *q, const HeddleShape *v, gboolean forward)
 
 /* FIRST: which input the queries are */
 static Problem
-problem_of (const CpuPlan *plan, const HeddleOp *op, guint first)
+problem_of (const HeddleOp *op, guint first)
 {
   const HeddleAttentionAttr *a = op->attr;
   const HeddleShape *q = &op->in[first]->shape, *v = &op->in[first + 2]->shape;
@@ -196,7 +196,7 @@ static void
 run_forward (CpuPlan *plan, Step *step)
 {
   const CpuView *view = ((const Views *) step->data)->view;
-  Problem p = problem_of (plan, step->op, 0);
+  Problem p = problem_of (step->op, 0);
   const float *q = IN (0), *k = IN (1), *v = IN (2);
   float *y = OUT (0), *log_sum = OUT (1), *packed = IN (4);
   ForwardTile *tiles = IN (3);
@@ -297,7 +297,7 @@ static void
 run_backward (CpuPlan *plan, Step *step)
 {
   const CpuView *view = ((const Views *) step->data)->view;
-  Problem p = problem_of (plan, step->op, 1);
+  Problem p = problem_of (step->op, 1);
   const float *dy = IN (0), *q = IN (1), *k = IN (2), *v = IN (3), *y = IN (4), *log_sum = IN (5), *dq = OUT (0), *dk = OUT (1), *dv = OUT (2);
   BackwardTile *tiles = IN (6);
   float *delta = IN (7), *packed = delta + p.n * p.t;
@@ -324,7 +324,7 @@ scratch (CpuCompiler *c, gsize bytes)
 static gsize
 packed_bytes (const CpuCompiler *c, const HeddleOp *op, guint first)
 {
-  Problem p = problem_of (c->plan, op, first);
+  Problem p = problem_of (op, first);
   return sizeof (float) * (gsize) (p.packed_size + p.turned_size) * c->device->threads;
 }
 
