@@ -253,6 +253,8 @@ find_forwards (CpuCompiler *c)
       const HeddleOp *op = p->ops->pdata[i];
       const HeddleValue *v = op->info->code == HEDDLE_OP_ASSIGN && op->n_in == 2 ? op->in[1] : NULL;
       gboolean ok = v && v->kind == HEDDLE_VALUE_TEMP && !(v->producer->info->flags & HEDDLE_OP_VIEW) && (v->n_uses == 1 || !assigned_again (p, i, op->in[0]->variable));
+      /* an elementwise producer may read the variable it is made in: each element before it is written */
+      ok = ok && (v->producer->info->flags & HEDDLE_OP_ELEMENTWISE || !touches (v->producer, op->in[0]->variable));
       for (guint j = ok ? v->producer->id + 1 : i; ok && j < i; j++)
         ok = !touches (p->ops->pdata[j], op->in[0]->variable);
       if (ok)
