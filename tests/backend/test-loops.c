@@ -191,6 +191,23 @@ overwritten (HeddleBuilder *b, HeddleValue *x, HeddleValue *y, const Case *c)
   heddle_builder_output (b, heddle_mul (b, first, old));
 }
 
+/* A product of a variable with itself must not be made where it still reads. */
+static void
+squared (HeddleBuilder *b, HeddleValue *x, HeddleValue *y, const Case *c)
+{
+  HeddleValue *w = slot (b, "w", &c->shape, 0.125);
+  heddle_builder_assign (b, w, heddle_matmul (b, heddle_add (b, w, x), x, FALSE, TRUE), NULL);
+  heddle_builder_assign (b, w, heddle_matmul (b, heddle_builder_variable (b, ((HeddleValue *) w)->variable), w, FALSE, FALSE), NULL);
+  heddle_builder_output (b, heddle_add (b, x, y));
+}
+
+static void
+test_squared (void)
+{
+  for (gint64 n = 2; n < 40; n += 9)
+    check ("squared", squared, (Case) { .shape = heddle_shape (n, n), .at = -1 }, 1e-4);
+}
+
 static void
 test_lengths (void)
 {
@@ -274,6 +291,7 @@ main (int argc, char **argv)
   open_devices ();
   g_test_add_func ("/loops/lengths", test_lengths);
   g_test_add_func ("/loops/skipped", test_skipped);
+  g_test_add_func ("/loops/squared", test_squared);
   g_test_add_func ("/loops/special", test_special);
   g_test_add_func ("/loops/reductions", test_reductions);
   g_test_add_func ("/loops/reduced-special", test_reduced_special);
