@@ -1,6 +1,6 @@
 /* kernels/attention.cu: scaled dot product attention, a warp for each query (or key), 32 keys (or queries) at a time: no matrix of scores is ever whole.
  * Must not know programs.  A. Vaswani et al., arXiv 1706.03762; T. Dao et al., arXiv 2205.14135. */
-#include "backend/cuda/kernels/common.cuh"
+#include "backend/cuda/kernels/own.cuh"
 
 #define OWN 8                 /* columns of the result that a lane keeps; a block makes 32 x OWN of them */
 

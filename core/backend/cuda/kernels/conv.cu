@@ -1,6 +1,6 @@
 /* kernels/conv.cu: convolutions by their definition: every element of the result gathers its products, so that sums have one order.
  * What cuDNN replaces where it is used. */
-#include "backend/cuda/kernels/common.cuh"
+#include "backend/cuda/kernels/own.cuh"
 
 /* y[n,o,i,j] = sum x[n,c,i s - p + k d, ...] w[o,c,k,l] + bias[o] */
 template <class T> static __device__ void

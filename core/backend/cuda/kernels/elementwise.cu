@@ -1,6 +1,6 @@
 /* kernels/elementwise.cu: every elementwise operation with broadcasting, one at a time, in f32 whatever the storage.
  * Must not know programs; chains become generated kernels elsewhere. */
-#include "backend/cuda/kernels/common.cuh"
+#include "backend/cuda/kernels/own.cuh"
 
 static __device__ float
 gelu_inner (float x)

@@ -1,5 +1,5 @@
 /* kernels/matmul.cu: products of matrices by tiles, any strides, f32 accumulation.  What cuBLAS replaces where it is used. */
-#include "backend/cuda/kernels/common.cuh"
+#include "backend/cuda/kernels/own.cuh"
 
 #define TILE 64
 #define DEPTH 16

@@ -1,5 +1,5 @@
 /* kernels/movement.cu: strided copies, fills, embeddings, dropout, bytes to numbers, the loss scale.  Must not know programs. */
-#include "backend/cuda/kernels/common.cuh"
+#include "backend/cuda/kernels/own.cuh"
 
 static __device__ void
 copy_body (const HkCopy &a)

@@ -1,5 +1,5 @@
 /* kernels/pool.cu: pooling and resampling; gradients gather, so that sums have one order.  Must not know programs. */
-#include "backend/cuda/kernels/common.cuh"
+#include "backend/cuda/kernels/own.cuh"
 
 /* where element E of (N, C, rows, columns) stands */
 struct Place { int n, c, i, j; };

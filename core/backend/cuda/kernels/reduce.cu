@@ -1,5 +1,5 @@
 /* kernels/reduce.cu: sums over axes, over all elements, over windows of a flat tensor.  The order of additions depends on sizes only: the same bits in every run. */
-#include "backend/cuda/kernels/common.cuh"
+#include "backend/cuda/kernels/own.cuh"
 
 static __device__ int64_t
 offset_of (int64_t i, int rank, const int64_t *size, const int64_t *stride)

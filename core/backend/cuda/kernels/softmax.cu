@@ -1,5 +1,5 @@
 /* kernels/softmax.cu: softmax along an axis, cross entropy, top-k: a block for each row.  Must not know programs. */
-#include "backend/cuda/kernels/common.cuh"
+#include "backend/cuda/kernels/own.cuh"
 
 /* forward: the row's maximum and the sum of e^(x - maximum); backward: the sum of dy y, or of dy.  X is dy there. */
 template <class T> static __device__ void

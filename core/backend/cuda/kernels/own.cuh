@@ -1,4 +1,4 @@
-/* kernels/common.cuh: numbers of all dtypes as f32, sums over warps and blocks, instantiation.  Must not know any operation. */
+/* kernels/own.cuh: numbers of all dtypes as f32, sums over warps and blocks, instantiation.  Must not know any operation. */
 #pragma once
 #include "backend/cuda/kernels/args.h"
 
