@@ -132,6 +132,9 @@ store (T *p, const f32 (&x)[W])
   *(pack<T, W> *) p = k;
 }
 
+/* W as a type, for functions that take it as an argument */
+template <int W> struct width_of { enum { value = W }; };
+
 /* all W from one element */
 template <int W, class T> HD void
 fill (f32 (&x)[W], const T *p)
