@@ -10,10 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#ifndef HEDDLE_CUDA_MAJOR
-#define HEDDLE_CUDA_MAJOR 13
-#endif
-
 typedef gpointer Program;
 
 struct _CudaRtc
@@ -45,11 +41,19 @@ cuda_rtc_prelude (void)
 
 /* ---- opening ---- */
 
-/* CUDA 11 kept one soname from 11.2 on. */
-static const char *
+/* The major version of the runtime that the module is built with: code of a newer compiler may be more than its driver takes. */
+static int
+major_version (void)
+{
+  int major = atoi (HEDDLE_CUDA_VERSION);
+  return major ? major : 13;
+}
+
+/* (transfer full) CUDA 11 kept one soname from 11.2 on. */
+static char *
 soname (void)
 {
-  return HEDDLE_CUDA_MAJOR == 11 ? "libnvrtc.so.11.2" : "libnvrtc.so." G_STRINGIFY (HEDDLE_CUDA_MAJOR);
+  return major_version () == 11 ? g_strdup ("libnvrtc.so.11.2") : g_strdup_printf ("libnvrtc.so.%d", major_version ());
 }
 
 /* NVRTC asks the loader for its builtins by name, which finds them outside the loader's folders only if they are loaded already. */
@@ -57,10 +61,11 @@ static GModule *
 open_builtins (const char *folder)
 {
   GModule *module = NULL;
+  g_autofree char *start = g_strdup_printf ("libnvrtc-builtins.so.%d", major_version ());
   GDir *dir = g_dir_open (folder, 0, NULL);
   const char *name;
   while (dir && !module && (name = g_dir_read_name (dir)))
-    if (g_str_has_prefix (name, "libnvrtc-builtins.so." G_STRINGIFY (HEDDLE_CUDA_MAJOR)))
+    if (g_str_has_prefix (name, start))
       {
         g_autofree char *path = g_build_filename (folder, name, NULL);
         module = g_module_open (path, G_MODULE_BIND_LAZY | G_MODULE_BIND_LOCAL);
@@ -72,7 +77,7 @@ open_builtins (const char *folder)
 static gboolean
 open_in (CudaRtc *rtc, const char *folder)
 {
-  g_autofree char *path = g_build_filename (folder, soname (), NULL);
+  g_autofree char *name = soname (), *path = g_build_filename (folder, name, NULL);
   if (g_file_test (path, G_FILE_TEST_EXISTS))
     {
       rtc->builtins = open_builtins (folder);
@@ -84,6 +89,7 @@ open_in (CudaRtc *rtc, const char *folder)
 static void
 open_library (CudaRtc *rtc, const char *const *folders, GError **error)
 {
+  g_autofree char *name = soname ();
   const char *list = g_getenv ("HEDDLE_CUDA_LIBPATH");
   g_auto (GStrv) more = g_strsplit (list ? list : "", ":", -1);
   for (guint i = 0; folders && folders[i] && !rtc->module; i++)
@@ -91,15 +97,12 @@ open_library (CudaRtc *rtc, const char *const *folders, GError **error)
   for (guint i = 0; more[i] && !rtc->module; i++)
     if (*more[i])
       open_in (rtc, more[i]);
-#ifdef HEDDLE_CUDA_LIBDIR
-  if (!rtc->module)
+  if (*HEDDLE_CUDA_LIBDIR && !rtc->module)
     open_in (rtc, HEDDLE_CUDA_LIBDIR);
-#endif
   if (!rtc->module)
-    rtc->module = g_module_open (soname (), G_MODULE_BIND_LAZY | G_MODULE_BIND_LOCAL);
+    rtc->module = g_module_open (name, G_MODULE_BIND_LAZY | G_MODULE_BIND_LOCAL);
   if (!rtc->module)
-    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "NVRTC cannot be opened: %s\nhint: put the folder of %s into HEDDLE_CUDA_LIBPATH; without it elementwise operations run one by one", g_module_error (),
-                 soname ());
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "NVRTC cannot be opened: %s\nhint: put the folder of %s into HEDDLE_CUDA_LIBPATH; without it elementwise operations run one by one", g_module_error (), name);
 }
 
 static gboolean
@@ -243,7 +246,7 @@ result (CudaRtc *rtc, Program program, gboolean binary)
 }
 
 /* Without contraction a chain computes what the same operations would one after the other, bit for bit; such kernels wait for memory anyway. */
-#define OPTIONS "--std=c++17", "--fmad=false"
+#define OPTIONS "--std=c++17", "--fmad=false", "--device-as-default-execution-space"      /* the last for lambdas */
 
 GBytes *
 cuda_rtc_compile (CudaRtc *rtc, const char *name, const char *source, int arch, GError **error)

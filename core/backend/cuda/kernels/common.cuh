@@ -14,7 +14,7 @@ typedef float              f32;
 struct alignas (2) f16  { u16 bits; };
 struct alignas (2) bf16 { u16 bits; };
 
-#define HD static __device__ __forceinline__
+#define HD __device__ __forceinline__
 
 union heddle_bits { f32 f; u32 u; };
 
