@@ -201,7 +201,7 @@ typedef struct
 static const char *
 c_type (HeddleDtype dtype)
 {
-  return heddle_dtype_name (dtype);     /* f32, f16, bf16, u8, i32, i64: the types of numbers.cuh */
+  return heddle_dtype_name (dtype);     /* f32, f16, bf16, u8, i32, i64: the types of common.cuh */
 }
 
 /* An f32 that reads back to the same bits */

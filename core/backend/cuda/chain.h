@@ -36,7 +36,7 @@ typedef struct
 typedef struct
 {
   char   *name;                 /* of the kernel: "chain_mul_add_sub_9" */
-  char   *source;               /* CUDA C++; the text of kernels/numbers.cuh and kernels/formulas.cuh goes in front */
+  char   *source;               /* CUDA C++; the text of kernels/common.cuh and kernels/elementwise.cuh goes in front */
   GArray *args;                 /* ChainArg, in the order of the kernel's parameters */
   gint64  n;                    /* elements; 1 for a chain of scalars */
   guint   width;                /* elements a thread takes at a time */

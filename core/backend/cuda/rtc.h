@@ -19,7 +19,7 @@ const char *cuda_rtc_path    (const CudaRtc *rtc);
 /* Architectures it makes code for, ascending: 75, 80, ... */
 const int  *cuda_rtc_archs   (const CudaRtc *rtc, guint *n);
 
-/* (transfer full) SOURCE, behind kernels/numbers.cuh and kernels/formulas.cuh, compiled for ARCH (90): a cubin, or PTX where NVRTC does not know ARCH yet.  NAME is for
+/* (transfer full) SOURCE, behind kernels/common.cuh and kernels/elementwise.cuh, compiled for ARCH (90): a cubin, or PTX where NVRTC does not know ARCH yet.  NAME is for
  * messages.  The error quotes the line that the compiler refused. */
 GBytes     *cuda_rtc_compile (CudaRtc *rtc, const char *name, const char *source, int arch, GError **error);
 /* The same through the cache on disk; COMPILED (may be NULL) is set to whether it was not there. */

@@ -1,8 +1,8 @@
-/* cuda/kernels/formulas.cuh: the formula of every elementwise operation, op_NAME (inputs ..., attributes ...) in f32; the names are those of the op table.
+/* cuda/kernels/elementwise.cuh: the formula of every elementwise operation, op_NAME (inputs ..., attributes ...) in f32; the names are those of the op table.
  * Used by generated chains and by the own kernels of single operations.  Must not know memory.  Exact operations give the bits of the cpu backend when
  * contraction is off; exp, tanh and erf are the CUDA library's, whose errors are in its programming guide (at most 2 units in the last place). */
-#ifndef HEDDLE_CUDA_KERNELS_FORMULAS_CUH
-#define HEDDLE_CUDA_KERNELS_FORMULAS_CUH
+#ifndef HEDDLE_CUDA_KERNELS_ELEMENTWISE_CUH
+#define HEDDLE_CUDA_KERNELS_ELEMENTWISE_CUH
 
 HD f32 op_add (f32 x, f32 y) { return x + y; }
 HD f32 op_sub (f32 x, f32 y) { return x - y; }

@@ -1,8 +1,8 @@
-/* cuda/kernels/numbers.cuh: what all device code shares: 16-bit numbers, conversions, packs of elements, Philox.  For nvcc, NVRTC and, on the simulated
+/* cuda/kernels/common.cuh: what all device code shares: 16-bit numbers, conversions, packs of elements, Philox.  For nvcc, NVRTC and, on the simulated
  * device, a host compiler: no header is included, no name of the C library is needed.  Must not know operations.
  * Conversions are those of core/tensor/tensors.c (to nearest even, to integers truncated and saturated), random numbers those of core/base/random.h. */
-#ifndef HEDDLE_CUDA_KERNELS_NUMBERS_CUH
-#define HEDDLE_CUDA_KERNELS_NUMBERS_CUH
+#ifndef HEDDLE_CUDA_KERNELS_COMMON_CUH
+#define HEDDLE_CUDA_KERNELS_COMMON_CUH
 
 typedef unsigned char      u8;
 typedef unsigned short     u16;
