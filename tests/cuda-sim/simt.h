@@ -6,9 +6,13 @@
 #include <cstring>
 #include <type_traits>
 #include <utility>
+#ifdef SIMT_PLAIN            /* generated kernels, which include nothing: the toolkit's headers take a second to read */
+#include <vector_types.h>
+#else
 #include <cuda_runtime.h>
 #include <cuda_fp16.h>       /* the toolkit's own host versions of half and bfloat16 */
 #include <cuda_bf16.h>
+#endif
 #undef __global__
 #undef __device__
 #undef __host__

@@ -552,22 +552,6 @@ narrowest (const HeddleProgram *p, guint from, guint to, const ChainOptions *opt
   return (guint) bytes;
 }
 
-/* (transfer full) "chain_mul_add_sqrt_17": the first operations, each kind once, and how many there are */
-static char *
-name_of (const HeddleProgram *p, guint from, guint to)
-{
-  GString *name = g_string_new ("chain");
-  for (guint i = from; i < to && name->len < 48; i++)
-    {
-      const HeddleOp *op = p->ops->pdata[i];
-      g_autofree char *part = g_strconcat ("_", op->info->name, NULL);
-      if (!is_assign (op) && !strstr (name->str, part))
-        g_string_append (name, part);
-    }
-  g_string_append_printf (name, "_%u", to - from);
-  return g_string_free (name, FALSE);
-}
-
 static void
 append_parameters (const Chain *chain, GString *text)
 {
@@ -580,6 +564,31 @@ append_parameters (const Chain *chain, GString *text)
         g_string_append_printf (text, "const u32 p%u, ", i);
     }
   g_string_append (text, "const index n");
+}
+
+/* (transfer full) "chain_mul_add_sqrt_17_5d2a0c3e4b": the first operations, each kind once, how many there are, and digits that no other source has */
+static char *
+name_of (const Writer *w)
+{
+  GString *name = g_string_new ("chain");
+  GChecksum *sum = g_checksum_new (G_CHECKSUM_SHA256);
+  const GString *texts[] = { w->prelude, w->loads, w->body, w->stores, w->finish };
+  g_autoptr (GString) parameters = g_string_new (NULL);
+  append_parameters (w->chain, parameters);
+  g_string_append_printf (parameters, "%u %d", w->chain->width, w->chain->n < G_MAXINT32);
+  g_checksum_update (sum, (const guchar *) parameters->str, (gssize) parameters->len);
+  for (guint i = 0; i < G_N_ELEMENTS (texts); i++)
+    g_checksum_update (sum, (const guchar *) texts[i]->str, (gssize) texts[i]->len + 1);
+  for (guint i = w->from; i < w->to && name->len < 48; i++)
+    {
+      const HeddleOp *op = w->p->ops->pdata[i];
+      g_autofree char *part = g_strconcat ("_", op->info->name, NULL);
+      if (!is_assign (op) && !strstr (name->str, part))
+        g_string_append (name, part);
+    }
+  g_string_append_printf (name, "_%u_%.10s", w->to - w->from, g_checksum_get_string (sum));
+  g_checksum_free (sum);
+  return g_string_free (name, FALSE);
 }
 
 /* 128-bit transactions need addresses that are multiples of 16 bytes; whoever calls need not know. */
@@ -668,7 +677,7 @@ chain_new (const HeddleProgram *p, guint from, guint to, const ChainOptions *opt
         write_operation (&w, op);
     }
   add_arg (&w, (ChainArg) { .kind = CHAIN_NUMBER, .number = (guint64) chain->n, .bytes = chain->n < G_MAXINT32 ? 4 : 8 });
-  chain->name = name_of (p, from, to);
+  chain->name = name_of (&w);
   chain->source = assemble (&w);
   writer_clear (&w);
   return chain;
