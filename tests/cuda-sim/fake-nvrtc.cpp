@@ -36,7 +36,18 @@ kernel_name (const std::string &source)
 
 extern "C"
 {
-nvrtcResult nvrtcVersion (int *major, int *minor) { *major = CUDART_VERSION / 1000; *minor = CUDART_VERSION % 1000 / 10; return NVRTC_SUCCESS; }
+/* No real version, and another for other compiler options: caches of compiled kernels are told apart by it. */
+nvrtcResult
+nvrtcVersion (int *major, int *minor)
+{
+  unsigned hash = 5381;
+  for (const char *c = SIM_CXX; *c; c++)
+    hash = hash * 33 + (unsigned char) *c;
+  *major = CUDART_VERSION / 1000;
+  *minor = 1000 + (int) (hash % 1000000);
+  return NVRTC_SUCCESS;
+}
+
 nvrtcResult nvrtcGetNumSupportedArchs (int *n) { *n = 1; return NVRTC_SUCCESS; }
 nvrtcResult nvrtcGetSupportedArchs (int *archs) { archs[0] = 90; return NVRTC_SUCCESS; }
 const char *nvrtcGetErrorString (nvrtcResult r) { return r == NVRTC_SUCCESS ? "NVRTC_SUCCESS" : "NVRTC_ERROR_COMPILATION"; }
