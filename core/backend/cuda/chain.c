@@ -425,7 +425,7 @@ append_dequantize (Writer *w, const HeddleOp *op, GString *call)
   if (q->channels > 1)
     {
       g_autofree char *c = offset_of (axes, walk (&op->out[0]->shape, &channel, w->options->order, axes), "(i + j)");
-      g_string_append_printf (w->body, "          const index c%u = %s;\n", id, c);
+      g_string_append_printf (w->body, "          const Index c%u = %s;\n", id, c);
     }
   g_string_append_printf (call, ", %s, %s", a->str, b->str);
 }
@@ -563,10 +563,10 @@ append_parameters (const Chain *chain, GString *text)
       else if (i + 1 < chain->args->len)
         g_string_append_printf (text, "const u32 p%u, ", i);
     }
-  g_string_append (text, "const index n");
+  g_string_append (text, "const Index n");
 }
 
-/* (transfer full) "chain_mul_add_sqrt_17_5d2a0c3e4b": the first operations, each kind once, how many there are, and digits that no other source has */
+/* (transfer full) "chain_mul_add_sqrt_5d2a0c3e4b": the first operations, each kind once, and digits that no other source has */
 static char *
 name_of (const Writer *w)
 {
@@ -586,7 +586,7 @@ name_of (const Writer *w)
       if (!is_assign (op) && !strstr (name->str, part))
         g_string_append (name, part);
     }
-  g_string_append_printf (name, "_%u_%.10s", w->to - w->from, g_checksum_get_string (sum));
+  g_string_append_printf (name, "_%.10s", g_checksum_get_string (sum));
   g_checksum_free (sum);
   return g_string_free (name, FALSE);
 }
@@ -611,18 +611,18 @@ assemble (const Writer *w)
   const Chain *chain = w->chain;
   GString *s = g_string_new (NULL);
   guint width = chain->width;
-  g_string_append_printf (s, "typedef %s index;\n\nextern \"C\" __global__ void __launch_bounds__ (%u)\n%s (", chain->n < G_MAXINT32 ? "u32" : "u64", CHAIN_THREADS, chain->name);
+  g_string_append_printf (s, "typedef %s Index;\n\nextern \"C\" __global__ void __launch_bounds__ (%u)\n%s (", chain->n < G_MAXINT32 ? "u32" : "u64", CHAIN_THREADS, chain->name);
   append_parameters (chain, s);
-  g_string_append (s, ")\n{\n  const index first = (index) blockIdx.x * blockDim.x + threadIdx.x;\n");
+  g_string_append (s, ")\n{\n  const Index first = (Index) blockIdx.x * blockDim.x + threadIdx.x;\n");
   g_string_append (s, w->prelude->str);
   if (w->wide)
     {
-      g_string_append (s, "  const index step = (index) gridDim.x * blockDim.x;\n");
+      g_string_append (s, "  const Index step = (Index) gridDim.x * blockDim.x;\n");
       append_alignment (chain, s);
-      g_string_append_printf (s, "  const index packs = aligned ? n / %u : 0;\n  auto body = [&] (auto width, index i)\n    {\n      constexpr int W = decltype (width)::value;\n", width);
+      g_string_append_printf (s, "  const Index packs = aligned ? n / %u : 0;\n  auto body = [&] (auto width, Index i)\n    {\n      constexpr int W = decltype (width)::value;\n", width);
       g_string_append_printf (s, "%s#pragma unroll\n      for (int j = 0; j < W; j++)\n        {\n%s        }\n%s    };\n", w->loads->str, w->body->str, w->stores->str);
-      g_string_append_printf (s, "  for (index k = first; k < packs; k += step)\n    body (width_of<%u> { }, k * %u);\n", width, width);
-      g_string_append_printf (s, "  for (index i = packs * %u + first; i < n; i += step)\n    body (width_of<1> { }, i);\n", width);
+      g_string_append_printf (s, "  for (Index k = first; k < packs; k += step)\n    body (width_of<%u> { }, k * %u);\n", width, width);
+      g_string_append_printf (s, "  for (Index i = packs * %u + first; i < n; i += step)\n    body (width_of<1> { }, i);\n", width);
     }
   if (w->finish->len)
     g_string_append_printf (s, "  if (first == 0)\n    {\n%s    }\n", w->finish->str);
