@@ -231,6 +231,18 @@ convert_inputs (CudaCompiler *c, const Chain *chain, CudaLayout order)
     }
 }
 
+/* A scalar that a wide chain makes is stored by its first thread while others may still read the variable that it is to be assigned to. */
+static void
+forget_forwards (CudaCompiler *c, const Chain *chain)
+{
+  for (guint i = 0; chain->n > 1 && i < chain->args->len; i++)
+    {
+      const ChainArg *a = &g_array_index (chain->args, ChainArg, i);
+      if (a->kind == CHAIN_VALUE && a->written && a->value->shape.rank == 0)
+        c->forward[a->value->id] = NULL;
+    }
+}
+
 static void
 offer_sharing (CudaCompiler *c, const CudaStep *step, const Chain *chain, const Launch *l)
 {
@@ -249,6 +261,7 @@ emit (CudaCompiler *c, guint from, const Chain *chain, CudaKernel *kernel, CudaL
 {
   Launch *l = g_new0 (Launch, 1);
   convert_inputs (c, chain, order);
+  forget_forwards (c, chain);
   CudaStep *step = cuda_step_new (c, c->plan->program->ops->pdata[from], cuda_keep (c->plan, g_strdup (chain->name)), run_chain);
   *l = (Launch) { .kernel = kernel, .n = chain->args->len, .grid = { .grid = { chain_blocks (chain, c->device->processors) }, .block = { chain_threads (chain) } } };
   for (guint i = 0; i < chain->args->len; i++)
