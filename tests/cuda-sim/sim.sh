@@ -6,4 +6,4 @@ if [ ! -e "$lib/kernels.so" ]; then
 fi
 case ${SANITIZER_CFLAGS:-} in *thread*) echo "1..0 # SKIP the simulated device's fibres are unknown to ThreadSanitizer"; exit 0 ;; esac
 # one thread: a fibre's kernel is compared with the cpu backend, not timed
-export LD_LIBRARY_PATH="$lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" HEDDLE_SIM_KERNELS="$lib/kernels.so" HEDDLE_SIM_STRICT=1 OMP_NUM_THREADS=1
+export LD_LIBRARY_PATH="$lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" HEDDLE_CUDA_LIBPATH="$lib" HEDDLE_SIM_KERNELS="$lib/kernels.so" HEDDLE_SIM_STRICT=1 OMP_NUM_THREADS=1

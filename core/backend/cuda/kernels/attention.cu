@@ -1,4 +1,4 @@
-/* kernels/attention.cu: scaled dot product attention, a warp for each query (or key), 32 keys (or queries) at a time: no matrix of scores is ever whole.
+/* cuda/kernels/attention.cu: scaled dot product attention, a warp for each query (or key), 32 keys (or queries) at a time: no matrix of scores is ever whole.
  * Must not know programs.  A. Vaswani et al., arXiv 1706.03762; T. Dao et al., arXiv 2205.14135. */
 #include "backend/cuda/kernels/own.cuh"
 
@@ -36,11 +36,11 @@ template <class T> static __device__ void
 attention (const HkAttention &a)
 {
   int64_t row = blockIdx.x, head = row / a.T, query = row % a.T, first = (int64_t) blockIdx.y * 32 * OWN + threadIdx.x, keys = a.causal ? min (query + 1, a.S) : a.S;
-  float y[OWN] = { 0 }, top = -INFINITY, sum = 0;
+  float y[OWN] = { 0 }, top = MINUS_INFINITY, sum = 0;
   for (int64_t j0 = 0; j0 < keys; j0 += 32)
     {
       int64_t j = j0 + threadIdx.x;
-      float score = visible (a, query, j) ? a.scale * dot<T> (a.q, row * a.D, a.k, (head * a.S + j) * a.D, a.D) : -INFINITY;
+      float score = visible (a, query, j) ? a.scale * dot<T> (a.q, row * a.D, a.k, (head * a.S + j) * a.D, a.D) : MINUS_INFINITY;
       float higher = warp_max (fmaxf (score, top)), shrink = expf (top - higher), p = expf (score - higher);
       sum = sum * shrink + warp_sum (p);
       top = higher;

@@ -1,4 +1,4 @@
-/* kernels/conv.cu: convolutions by their definition: every element of the result gathers its products, so that sums have one order.
+/* cuda/kernels/conv.cu: convolutions by their definition: every element of the result gathers its products, so that sums have one order.
  * What cuDNN replaces where it is used. */
 #include "backend/cuda/kernels/own.cuh"
 

@@ -1,67 +1,48 @@
-/* kernels/elementwise.cu: every elementwise operation with broadcasting, one at a time, in f32 whatever the storage.
+/* cuda/kernels/elementwise.cu: every elementwise operation with broadcasting, one at a time, in f32 whatever the storage.
  * Must not know programs; chains become generated kernels elsewhere. */
 #include "backend/cuda/kernels/own.cuh"
+#include "backend/cuda/kernels/elementwise.cuh"
 
-static __device__ float
-gelu_inner (float x)
-{
-  return 0.7978845608028654f * (x + 0.044715f * x * x * x);
-}
-
-static __device__ float
-gelu (float x, bool tanh_form)
-{
-  return tanh_form ? 0.5f * x * (1 + tanhf (gelu_inner (x))) : 0.5f * x * erfcf (-x * 0.7071067811865476f);
-}
-
-static __device__ float
-gelu_slope (float x, bool tanh_form)
-{
-  float t = tanhf (gelu_inner (x));
-  return tanh_form ? 0.5f * (1 + t) + 0.5f * x * (1 - t * t) * 0.7978845608028654f * (1 + 3 * 0.044715f * x * x)
-                   : 0.5f * erfcf (-x * 0.7071067811865476f) + x * expf (-0.5f * x * x) * 0.3989422804014327f;
-}
-
-static __device__ float
-compute (int32_t op, float a, float b, float c, float p, float q)
+static HD f32
+compute (int32_t op, f32 x, f32 y, f32 z, f32 a, f32 b)
 {
   switch (op)
     {
-    case HK_ADD: return a + b;
-    case HK_SUB: return a - b;
-    case HK_MUL: return a * b;
-    case HK_DIV: return a / b;
-    case HK_MAX: return a > b || a != a ? a : b;
-    case HK_MIN: return a < b || a != a ? a : b;
-    case HK_GREATER: return a > b ? 1.0f : 0.0f;
-    case HK_SELECT: return a != 0 ? b : c;
-    case HK_NEG: return -a;
-    case HK_ABS: return fabsf (a);
-    case HK_SIGN: return (float) ((a > 0) - (a < 0));
-    case HK_EXP: return expf (a);
-    case HK_EXPM1: return expm1f (a);
-    case HK_LOG: return logf (a);
-    case HK_SQRT: return sqrtf (a);
-    case HK_RSQRT: return 1 / sqrtf (a);
-    case HK_SQUARE: return a * a;
-    case HK_RECIPROCAL: return 1 / a;
-    case HK_RELU: return a > 0 || a != a ? a : 0.0f;
-    case HK_SIGMOID: return 1 / (1 + expf (-a));
-    case HK_TANH: return tanhf (a);
-    case HK_GELU: return gelu (a, p != 0);
-    case HK_RELU_GRAD: return b > 0 ? a : 0.0f;
-    case HK_SIGMOID_GRAD: return a * b * (1 - b);
-    case HK_TANH_GRAD: return a * (1 - b * b);
-    case HK_GELU_GRAD: return a * gelu_slope (b, p != 0);
-    case HK_SILU: return a / (1 + expf (-a));
-    case HK_HARDSWISH: return a * fminf (fmaxf (a + 3, 0), 6) * (1.0f / 6);
-    case HK_LEAKY_RELU: return a > 0 ? a : p * a;
-    case HK_CLAMP: return a != a ? a : fminf (fmaxf (a, p), q);
-    case HK_SILU_GRAD: return a / (1 + expf (-b)) * (1 + b / (1 + expf (b)));
-    case HK_HARDSWISH_GRAD: return b <= -3 ? 0.0f : b >= 3 ? a : a * (2 * b + 3) * (1.0f / 6);
-    case HK_LEAKY_RELU_GRAD: return b > 0 ? a : p * a;
-    case HK_CLAMP_GRAD: return b > p && b < q ? a : 0.0f;
-    default: return a;                        /* CAST, BROADCAST, ASSIGN */
+    case HK_ADD: return op_add (x, y);
+    case HK_SUB: return op_sub (x, y);
+    case HK_MUL: return op_mul (x, y);
+    case HK_DIV: return op_div (x, y);
+    case HK_MAX: return op_max (x, y);
+    case HK_MIN: return op_min (x, y);
+    case HK_GREATER: return op_greater (x, y);
+    case HK_RELU_GRAD: return op_relu_grad (x, y);
+    case HK_SIGMOID_GRAD: return op_sigmoid_grad (x, y);
+    case HK_TANH_GRAD: return op_tanh_grad (x, y);
+    case HK_SILU_GRAD: return op_silu_grad (x, y);
+    case HK_HARDSWISH_GRAD: return op_hardswish_grad (x, y);
+    case HK_NEG: return op_neg (x);
+    case HK_ABS: return op_abs (x);
+    case HK_SIGN: return op_sign (x);
+    case HK_EXP: return op_exp (x);
+    case HK_EXPM1: return op_expm1 (x);
+    case HK_LOG: return op_log (x);
+    case HK_SQRT: return op_sqrt (x);
+    case HK_RSQRT: return op_rsqrt (x);
+    case HK_SQUARE: return op_square (x);
+    case HK_RECIPROCAL: return op_reciprocal (x);
+    case HK_RELU: return op_relu (x);
+    case HK_SIGMOID: return op_sigmoid (x);
+    case HK_TANH: return op_tanh (x);
+    case HK_SILU: return op_silu (x);
+    case HK_HARDSWISH: return op_hardswish (x);
+    case HK_SELECT: return op_select (x, y, z);
+    case HK_GELU: return op_gelu (x, a != 0);
+    case HK_GELU_GRAD: return op_gelu_grad (x, y, a != 0);
+    case HK_LEAKY_RELU: return op_leaky_relu (x, a);
+    case HK_LEAKY_RELU_GRAD: return op_leaky_relu_grad (x, y, a);
+    case HK_CLAMP: return op_clamp (x, a, b);
+    case HK_CLAMP_GRAD: return op_clamp_grad (x, y, a, b);
+    default: return x;                        /* CAST; BROADCAST and ASSIGN come as CAST too */
     }
 }
 

@@ -1,4 +1,4 @@
-/* kernels/matmul.cu: products of matrices by tiles, any strides, f32 accumulation.  What cuBLAS replaces where it is used. */
+/* cuda/kernels/matmul.cu: products of matrices by tiles, any strides, f32 accumulation.  What cuBLAS replaces where it is used. */
 #include "backend/cuda/kernels/own.cuh"
 
 #define TILE 64

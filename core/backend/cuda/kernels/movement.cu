@@ -1,4 +1,4 @@
-/* kernels/movement.cu: strided copies, fills, embeddings, dropout, bytes to numbers, the loss scale.  Must not know programs. */
+/* cuda/kernels/movement.cu: strided copies, fills, embeddings, dropout, bytes to numbers, the loss scale.  Must not know programs. */
 #include "backend/cuda/kernels/own.cuh"
 
 static __device__ void
@@ -27,7 +27,7 @@ copy_body (const HkCopy &a)
 KERNEL_PLAIN (copy, HkCopy)
 
 static __device__ void
-fill_body (const HkFill &a)
+fill_bytes_body (const HkFill &a)
 {
   for (int64_t i = first_index (); i < a.n; i += index_step ())
     if (a.bytes == 1)
@@ -39,45 +39,19 @@ fill_body (const HkFill &a)
     else
       ((uint64_t *) a.y)[i] = a.pattern;
 }
-KERNEL_PLAIN (fill, HkFill)
-
-/* Philox4x32-10, the numbers of base/random.h */
-static __device__ void
-philox (const uint32_t counter[4], const uint32_t key[2], uint32_t out[4])
-{
-  uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3], k0 = key[0], k1 = key[1];
-  for (int round = 0; round < 10; round++)
-    {
-      uint64_t a = (uint64_t) 0xD2511F53u * c0, b = (uint64_t) 0xCD9E8D57u * c2;
-      uint32_t n0 = (uint32_t) (b >> 32) ^ c1 ^ k0, n2 = (uint32_t) (a >> 32) ^ c3 ^ k1;
-      c1 = (uint32_t) b;
-      c3 = (uint32_t) a;
-      c0 = n0;
-      c2 = n2;
-      k0 += 0x9E3779B9u;
-      k1 += 0xBB67AE85u;
-    }
-  out[0] = c0;
-  out[1] = c1;
-  out[2] = c2;
-  out[3] = c3;
-}
+KERNEL_PLAIN (fill_bytes, HkFill)
 
 /* A thread makes one block of four words, that is four elements. */
 template <class T> static __device__ void
 dropout (const HkDropout &a)
 {
-  uint32_t step = (uint32_t) *a.step;
+  dropout_key key = { a.key[0], a.key[1], a.counter1, a.counter2, a.threshold };
   for (int64_t block = first_index (); block < (a.n + 3) / 4; block += index_step ())
     {
-      uint32_t counter[4] = { (uint32_t) block, a.counter1, a.counter2, step }, words[4];
-      philox (counter, a.key, words);
-      for (int k = 0; k < 4; k++)
-        {
-          int64_t i = 4 * block + k;
-          if (i < a.n)
-            st<T> (a.y, i, words[k] >= a.threshold ? ld<T> (a.x, i) * a.keep : 0.0f);
-        }
+      bool keep[4];
+      dropout_mask (keep, 4 * block, *a.step, key);
+      for (int64_t k = 0; k < 4 && 4 * block + k < a.n; k++)
+        st<T> (a.y, 4 * block + k, keep[k] ? ld<T> (a.x, 4 * block + k) * a.keep : 0.0f);
     }
 }
 KERNEL (dropout, HkDropout)

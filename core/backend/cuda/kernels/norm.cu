@@ -1,4 +1,4 @@
-/* kernels/norm.cu: norms over channels of a batch, over rows and over groups of channels, and their gradients.  Must not know programs. */
+/* cuda/kernels/norm.cu: norms over channels of a batch, over rows and over groups of channels, and their gradients.  Must not know programs. */
 #include "backend/cuda/kernels/own.cuh"
 
 /* ---- batch norm: a block for each channel ---- */

@@ -1,68 +1,61 @@
-/* kernels/own.cuh: numbers of all dtypes as f32, sums over warps and blocks, instantiation.  Must not know any operation. */
+/* cuda/kernels/own.cuh: what the own kernels share: access to any storage, sums over warps and blocks, instantiation.  Must not know any operation. */
 #pragma once
-#include "backend/cuda/kernels/args.h"
-
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <cuda_runtime.h>
+#include <stdint.h>
+
+#include "backend/cuda/kernels/common.cuh"
+#include "backend/cuda/kernels/args.h"
 
 #ifndef HEDDLE_EXPORT_KERNEL                  /* the simulated device keeps a list of kernels */
 #define HEDDLE_EXPORT_KERNEL(name)
-#define HEDDLE_DYNAMIC_SHARED(T, name) extern __shared__ T name[]
 #endif
 
+#define MINUS_INFINITY (-bits_float (0x7f800000u))
+
 /* NAME_f32, NAME_f16, NAME_bf16: NAME is a device function template over the storage type with one argument structure */
-#define KERNEL_OF(name, T, suffix, Args) \
-  extern "C" __global__ void name##_##suffix (const Args a) { name<T> (a); } \
-  HEDDLE_EXPORT_KERNEL (name##_##suffix)
-#define KERNEL(name, Args) KERNEL_OF (name, float, f32, Args) KERNEL_OF (name, __half, f16, Args) KERNEL_OF (name, __nv_bfloat16, bf16, Args)
+#define KERNEL_OF(name, T, Args) \
+  extern "C" __global__ void name##_##T (const Args a) { name<T> (a); } \
+  HEDDLE_EXPORT_KERNEL (name##_##T)
+#define KERNEL(name, Args) KERNEL_OF (name, f32, Args) KERNEL_OF (name, f16, Args) KERNEL_OF (name, bf16, Args)
 /* one kernel whose operands say their dtypes */
 #define KERNEL_PLAIN(name, Args) \
   extern "C" __global__ void name (const Args a) { name##_body (a); } \
   HEDDLE_EXPORT_KERNEL (name)
 
-static __device__ __forceinline__ float to_float (float x) { return x; }
-static __device__ __forceinline__ float to_float (__half x) { return __half2float (x); }
-static __device__ __forceinline__ float to_float (__nv_bfloat16 x) { return __bfloat162float (x); }
-template <class T> static __device__ __forceinline__ T from_float (float x);
-template <> __device__ __forceinline__ float from_float<float> (float x) { return x; }
-template <> __device__ __forceinline__ __half from_float<__half> (float x) { return __float2half_rn (x); }
-template <> __device__ __forceinline__ __nv_bfloat16 from_float<__nv_bfloat16> (float x) { return __float2bfloat16_rn (x); }
+template <class T> HD f32 ld (const void *p, int64_t i) { return to_float (((const T *) p)[i]); }
+template <class T> HD void st (void *p, int64_t i, f32 x) { from_float (x, ((T *) p)[i]); }
 
-template <class T> static __device__ __forceinline__ float ld (const void *p, int64_t i) { return to_float (((const T *) p)[i]); }
-template <class T> static __device__ __forceinline__ void st (void *p, int64_t i, float x) { ((T *) p)[i] = from_float<T> (x); }
-
-static __device__ __forceinline__ float
+static HD f32
 load_any (const void *p, int32_t dtype, int64_t i)
 {
   switch (dtype)
     {
-    case HK_F32: return ((const float *) p)[i];
-    case HK_F16: return ld<__half> (p, i);
-    case HK_BF16: return ld<__nv_bfloat16> (p, i);
-    case HK_U8: return (float) ((const uint8_t *) p)[i];
-    case HK_I32: return (float) ((const int32_t *) p)[i];
-    default: return (float) ((const int64_t *) p)[i];
+    case HK_F32: return ld<f32> (p, i);
+    case HK_F16: return ld<f16> (p, i);
+    case HK_BF16: return ld<bf16> (p, i);
+    case HK_U8: return ld<u8> (p, i);
+    case HK_I32: return ld<i32> (p, i);
+    default: return ld<i64> (p, i);
     }
 }
 
-static __device__ __forceinline__ int64_t
+static HD int64_t
 load_index (const void *p, int32_t dtype, int64_t i)
 {
-  return dtype == HK_U8 ? ((const uint8_t *) p)[i] : dtype == HK_I32 ? ((const int32_t *) p)[i] : ((const int64_t *) p)[i];
+  return dtype == HK_U8 ? ((const u8 *) p)[i] : dtype == HK_I32 ? ((const i32 *) p)[i] : ((const i64 *) p)[i];
 }
 
-static __device__ __forceinline__ void
-store_any (void *p, int32_t dtype, int64_t i, float x)
+static HD void
+store_any (void *p, int32_t dtype, int64_t i, f32 x)
 {
   switch (dtype)
     {
-    case HK_F32: ((float *) p)[i] = x; break;
-    case HK_F16: st<__half> (p, i, x); break;
-    case HK_BF16: st<__nv_bfloat16> (p, i, x); break;
-    case HK_U8: ((uint8_t *) p)[i] = (uint8_t) x; break;
-    case HK_I32: ((int32_t *) p)[i] = (int32_t) x; break;
-    default: ((int64_t *) p)[i] = (int64_t) x; break;
+    case HK_F32: st<f32> (p, i, x); break;
+    case HK_F16: st<f16> (p, i, x); break;
+    case HK_BF16: st<bf16> (p, i, x); break;
+    case HK_U8: st<u8> (p, i, x); break;
+    case HK_I32: st<i32> (p, i, x); break;
+    default: st<i64> (p, i, x); break;
     }
 }
 

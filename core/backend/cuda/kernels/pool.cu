@@ -1,4 +1,4 @@
-/* kernels/pool.cu: pooling and resampling; gradients gather, so that sums have one order.  Must not know programs. */
+/* cuda/kernels/pool.cu: pooling and resampling; gradients gather, so that sums have one order.  Must not know programs. */
 #include "backend/cuda/kernels/own.cuh"
 
 /* where element E of (N, C, rows, columns) stands */

@@ -1,4 +1,4 @@
-/* kernels/reduce.cu: sums over axes, over all elements, over windows of a flat tensor.  The order of additions depends on sizes only: the same bits in every run. */
+/* cuda/kernels/reduce.cu: sums over axes, over all elements, over windows of a flat tensor.  The order of additions depends on sizes only: the same bits in every run. */
 #include "backend/cuda/kernels/own.cuh"
 
 static __device__ int64_t
@@ -101,7 +101,7 @@ terms_body (const HkTerms &a)
       float x = load_any (a.x, a.x_dtype, i), t = a.t ? load_any (a.t, a.t_dtype, i) : 0.0f;
       float w = a.w ? load_any (a.w, a.w_dtype, i % a.w_count) : 1.0f;
       sum += term_of (a, x, t, w);
-      bad = isfinite (x) ? bad : 1.0f;
+      bad = is_finite (x) ? bad : 1.0f;
     }
   sum = block_sum (sum);
   if (a.bad)

@@ -1,4 +1,4 @@
-/* kernels/softmax.cu: softmax along an axis, cross entropy, top-k: a block for each row.  Must not know programs. */
+/* cuda/kernels/softmax.cu: softmax along an axis, cross entropy, top-k: a block for each row.  Must not know programs. */
 #include "backend/cuda/kernels/own.cuh"
 
 /* forward: the row's maximum and the sum of e^(x - maximum); backward: the sum of dy y, or of dy.  X is dy there. */
@@ -9,7 +9,7 @@ softmax (const HkSoftmax &a)
   for (int64_t r = blockIdx.x; r < a.rows; r += gridDim.x)
     {
       int64_t base = r / a.inner * a.length * a.inner + r % a.inner;
-      float top = -INFINITY, sum = 0;
+      float top = MINUS_INFINITY, sum = 0;
       for (int64_t i = threadIdx.x; forward && i < a.length; i += blockDim.x)
         {
           float x = ld<T> (a.x, base + i * a.inner);
@@ -52,7 +52,7 @@ label_of (const HkCrossEntropy &a, int64_t r)
 template <class T> static __device__ float
 log_sum_of (const HkCrossEntropy &a, int64_t base)
 {
-  float top = -INFINITY, sum = 0;
+  float top = MINUS_INFINITY, sum = 0;
   for (int64_t c = threadIdx.x; c < a.classes; c += blockDim.x)
     {
       float x = ld<T> (a.x, base + c);
