@@ -219,7 +219,7 @@ test_calls (void)
       Run r;
       SIM (heddle_sim_fail_call) (n);
       run (&r, "cuda", "nn.flatten {}, nn.linear { 4 }", "", NULL, "epochs = 1");
-      whole = r.error == NULL && SIM (heddle_sim_counter) ("failing") == 0;
+      whole = r.error == NULL && SIM (heddle_sim_counter) ("failing") > 0;      /* it was never reached */
       if (r.error && !g_error_matches (r.error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE))
         g_error ("call %u: %s", n, r.error->message);
       finish (&r);
