@@ -19,6 +19,14 @@ executable_folder (void)
   return file ? g_path_get_dirname (file) : g_strdup ("/");
 }
 
+/* Where a build tree has programs.  One installed somewhere below it (make distcheck does so) is not part of it. */
+static gboolean
+holds_programs (const char *build, const char *folder)
+{
+  const char *rest = g_str_has_prefix (folder, build) ? folder + strlen (build) : "?";
+  return g_str_equal (rest, "") || g_str_equal (rest, "/.libs") || g_str_has_prefix (rest, "/tests/");
+}
+
 /* A build tree is recognised by its ".heddle-build" file, from the executable's folder upwards (tests lie deeper). */
 static void
 find_build_tree (Paths *p, const char *start)
@@ -28,7 +36,7 @@ find_build_tree (Paths *p, const char *start)
     {
       g_autofree char *file = g_build_filename (folder, ".heddle-build", NULL);
       g_autoptr (GKeyFile) keys = g_key_file_new ();
-      if (g_key_file_load_from_file (keys, file, G_KEY_FILE_NONE, NULL))
+      if (holds_programs (folder, start) && g_key_file_load_from_file (keys, file, G_KEY_FILE_NONE, NULL))
         {
           p->build = g_key_file_get_string (keys, "build", "build", NULL);
           p->source = g_key_file_get_string (keys, "build", "source", NULL);
@@ -54,6 +62,22 @@ one_or_environment (const char *variable, char *folder)
     g_ptr_array_add (list, folder);
   g_ptr_array_add (list, NULL);
   return (char **) g_ptr_array_free (list, FALSE);
+}
+
+/* One folder per module, the cuda one only where it was built. */
+static char **
+backend_folders_of_build (const char *build)
+{
+  g_autofree char *cuda = g_build_filename (build, "core", "backend", "cuda", ".libs", NULL);
+  char **list = one_or_environment ("HEDDLE_BACKEND_PATH", g_build_filename (build, "core", "backend", "cpu", ".libs", NULL));
+  const char *given = g_getenv ("HEDDLE_BACKEND_PATH");
+  if ((!given || !*given) && g_file_test (cuda, G_FILE_TEST_IS_DIR))
+    {
+      list = g_renew (char *, list, 3);
+      list[1] = g_steal_pointer (&cuda);
+      list[2] = NULL;
+    }
+  return list;
 }
 
 static char **
@@ -89,7 +113,7 @@ paths_new (void)
   find_build_tree (p, bin);
   if (p->build && p->source)
     {
-      p->backends = one_or_environment ("HEDDLE_BACKEND_PATH", g_build_filename (p->build, "core", "backend", "cpu", ".libs", NULL));
+      p->backends = backend_folders_of_build (p->build);
       p->plugins = plugin_folders_of_build (p->build);
       p->lua = one_or_environment (NULL, g_build_filename (p->source, "lua", NULL));
     }

@@ -6,7 +6,11 @@
 #include <cstring>
 #include <type_traits>
 #include <utility>
+#ifdef SIMT_PLAIN            /* generated kernels, which include nothing: the toolkit's headers take a second to read */
+#include <vector_types.h>
+#else
 #include <cuda_runtime.h>
+#endif
 #undef __global__
 #undef __device__
 #undef __host__

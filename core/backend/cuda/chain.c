@@ -425,7 +425,7 @@ append_dequantize (Writer *w, const HeddleOp *op, GString *call)
   if (q->channels > 1)
     {
       g_autofree char *c = offset_of (axes, walk (&op->out[0]->shape, &channel, w->options->order, axes), "(i + j)");
-      g_string_append_printf (w->body, "          const index c%u = %s;\n", id, c);
+      g_string_append_printf (w->body, "          const Index c%u = %s;\n", id, c);
     }
   g_string_append_printf (call, ", %s, %s", a->str, b->str);
 }
@@ -552,22 +552,6 @@ narrowest (const HeddleProgram *p, guint from, guint to, const ChainOptions *opt
   return (guint) bytes;
 }
 
-/* (transfer full) "chain_mul_add_sqrt_17": the first operations, each kind once, and how many there are */
-static char *
-name_of (const HeddleProgram *p, guint from, guint to)
-{
-  GString *name = g_string_new ("chain");
-  for (guint i = from; i < to && name->len < 48; i++)
-    {
-      const HeddleOp *op = p->ops->pdata[i];
-      g_autofree char *part = g_strconcat ("_", op->info->name, NULL);
-      if (!is_assign (op) && !strstr (name->str, part))
-        g_string_append (name, part);
-    }
-  g_string_append_printf (name, "_%u", to - from);
-  return g_string_free (name, FALSE);
-}
-
 static void
 append_parameters (const Chain *chain, GString *text)
 {
@@ -579,7 +563,32 @@ append_parameters (const Chain *chain, GString *text)
       else if (i + 1 < chain->args->len)
         g_string_append_printf (text, "const u32 p%u, ", i);
     }
-  g_string_append (text, "const index n");
+  g_string_append (text, "const Index n");
+}
+
+/* (transfer full) "chain_mul_add_sqrt_5d2a0c3e4b": the first operations, each kind once, and digits that no other source has */
+static char *
+name_of (const Writer *w)
+{
+  GString *name = g_string_new ("chain");
+  GChecksum *sum = g_checksum_new (G_CHECKSUM_SHA256);
+  const GString *texts[] = { w->prelude, w->loads, w->body, w->stores, w->finish };
+  g_autoptr (GString) parameters = g_string_new (NULL);
+  append_parameters (w->chain, parameters);
+  g_string_append_printf (parameters, "%u %d", w->chain->width, w->chain->n < G_MAXINT32);
+  g_checksum_update (sum, (const guchar *) parameters->str, (gssize) parameters->len);
+  for (guint i = 0; i < G_N_ELEMENTS (texts); i++)
+    g_checksum_update (sum, (const guchar *) texts[i]->str, (gssize) texts[i]->len + 1);
+  for (guint i = w->from; i < w->to && name->len < 48; i++)
+    {
+      const HeddleOp *op = w->p->ops->pdata[i];
+      g_autofree char *part = g_strconcat ("_", op->info->name, NULL);
+      if (!is_assign (op) && !strstr (name->str, part))
+        g_string_append (name, part);
+    }
+  g_string_append_printf (name, "_%.10s", g_checksum_get_string (sum));
+  g_checksum_free (sum);
+  return g_string_free (name, FALSE);
 }
 
 /* 128-bit transactions need addresses that are multiples of 16 bytes; whoever calls need not know. */
@@ -602,18 +611,18 @@ assemble (const Writer *w)
   const Chain *chain = w->chain;
   GString *s = g_string_new (NULL);
   guint width = chain->width;
-  g_string_append_printf (s, "typedef %s index;\n\nextern \"C\" __global__ void __launch_bounds__ (%u)\n%s (", chain->n < G_MAXINT32 ? "u32" : "u64", CHAIN_THREADS, chain->name);
+  g_string_append_printf (s, "typedef %s Index;\n\nextern \"C\" __global__ void __launch_bounds__ (%u)\n%s (", chain->n < G_MAXINT32 ? "u32" : "u64", CHAIN_THREADS, chain->name);
   append_parameters (chain, s);
-  g_string_append (s, ")\n{\n  const index first = (index) blockIdx.x * blockDim.x + threadIdx.x;\n");
+  g_string_append (s, ")\n{\n  const Index first = (Index) blockIdx.x * blockDim.x + threadIdx.x;\n");
   g_string_append (s, w->prelude->str);
   if (w->wide)
     {
-      g_string_append (s, "  const index step = (index) gridDim.x * blockDim.x;\n");
+      g_string_append (s, "  const Index step = (Index) gridDim.x * blockDim.x;\n");
       append_alignment (chain, s);
-      g_string_append_printf (s, "  const index packs = aligned ? n / %u : 0;\n  auto body = [&] (auto width, index i)\n    {\n      constexpr int W = decltype (width)::value;\n", width);
+      g_string_append_printf (s, "  const Index packs = aligned ? n / %u : 0;\n  auto body = [&] (auto width, Index i)\n    {\n      constexpr int W = decltype (width)::value;\n", width);
       g_string_append_printf (s, "%s#pragma unroll\n      for (int j = 0; j < W; j++)\n        {\n%s        }\n%s    };\n", w->loads->str, w->body->str, w->stores->str);
-      g_string_append_printf (s, "  for (index k = first; k < packs; k += step)\n    body (width_of<%u> { }, k * %u);\n", width, width);
-      g_string_append_printf (s, "  for (index i = packs * %u + first; i < n; i += step)\n    body (width_of<1> { }, i);\n", width);
+      g_string_append_printf (s, "  for (Index k = first; k < packs; k += step)\n    body (width_of<%u> { }, k * %u);\n", width, width);
+      g_string_append_printf (s, "  for (Index i = packs * %u + first; i < n; i += step)\n    body (width_of<1> { }, i);\n", width);
     }
   if (w->finish->len)
     g_string_append_printf (s, "  if (first == 0)\n    {\n%s    }\n", w->finish->str);
@@ -668,7 +677,7 @@ chain_new (const HeddleProgram *p, guint from, guint to, const ChainOptions *opt
         write_operation (&w, op);
     }
   add_arg (&w, (ChainArg) { .kind = CHAIN_NUMBER, .number = (guint64) chain->n, .bytes = chain->n < G_MAXINT32 ? 4 : 8 });
-  chain->name = name_of (p, from, to);
+  chain->name = name_of (&w);
   chain->source = assemble (&w);
   writer_clear (&w);
   return chain;

@@ -35,7 +35,7 @@ typedef struct
 
 typedef struct
 {
-  char   *name;                 /* of the kernel: "chain_mul_add_sub_9" */
+  char   *name;                 /* of the kernel: "chain_mul_add_sub_5d2a0c3e4b"; no other source has it */
   char   *source;               /* CUDA C++; the text of kernels/common.cuh and kernels/elementwise.cuh goes in front */
   GArray *args;                 /* ChainArg, in the order of the kernel's parameters */
   gint64  n;                    /* elements; 1 for a chain of scalars */

@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "disk-cache.h"
-#include "core/backend/cuda/kernels/text.inc"
+#include "backend/cuda/kernels/text.inc"
 
 #include <gmodule.h>
 #include <stdlib.h>
