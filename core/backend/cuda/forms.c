@@ -66,7 +66,7 @@ cuda_fill (CudaQueue *queue, gpointer dst, HeddleDtype dtype, gint64 n, double v
 {
   HkFill args = { .y = dst, .n = n, .bytes = (int32_t) heddle_dtype_size (dtype) };
   heddle_convert (dtype, &args.pattern, HEDDLE_F32, &(float) { (float) value }, 1);
-  return cuda_launch_named (queue, "fill_bytes", &grid, &args, error);
+  return cuda_launch_fill (queue, &args, error);
 }
 
 /* ---- forms ---- */
