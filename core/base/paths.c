@@ -64,6 +64,22 @@ one_or_environment (const char *variable, char *folder)
   return (char **) g_ptr_array_free (list, FALSE);
 }
 
+/* One folder per module, the cuda one only where it was built. */
+static char **
+backend_folders_of_build (const char *build)
+{
+  g_autofree char *cuda = g_build_filename (build, "core", "backend", "cuda", ".libs", NULL);
+  char **list = one_or_environment ("HEDDLE_BACKEND_PATH", g_build_filename (build, "core", "backend", "cpu", ".libs", NULL));
+  const char *given = g_getenv ("HEDDLE_BACKEND_PATH");
+  if ((!given || !*given) && g_file_test (cuda, G_FILE_TEST_IS_DIR))
+    {
+      list = g_renew (char *, list, 3);
+      list[1] = g_steal_pointer (&cuda);
+      list[2] = NULL;
+    }
+  return list;
+}
+
 static char **
 plugin_folders_of_build (const char *build)
 {
@@ -97,7 +113,7 @@ paths_new (void)
   find_build_tree (p, bin);
   if (p->build && p->source)
     {
-      p->backends = one_or_environment ("HEDDLE_BACKEND_PATH", g_build_filename (p->build, "core", "backend", "cpu", ".libs", NULL));
+      p->backends = backend_folders_of_build (p->build);
       p->plugins = plugin_folders_of_build (p->build);
       p->lua = one_or_environment (NULL, g_build_filename (p->source, "lua", NULL));
     }
