@@ -5,5 +5,7 @@ if [ ! -e "$lib/kernels.so" ]; then
   exit 0
 fi
 case ${SANITIZER_CFLAGS:-} in *thread*) echo "1..0 # SKIP the simulated device's fibres are unknown to ThreadSanitizer"; exit 0 ;; esac
-# one thread: a fibre's kernel is compared with the cpu backend, not timed
-export LD_LIBRARY_PATH="$lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" HEDDLE_CUDA_LIBPATH="$lib" HEDDLE_SIM_KERNELS="$lib/kernels.so" HEDDLE_SIM_STRICT=1 OMP_NUM_THREADS=1
+for HEDDLE_SIM_CUDART in "$lib"/libcudart.so.*; do case $HEDDLE_SIM_CUDART in *.map) ;; *) break ;; esac; done
+# own kernels unless a test says otherwise; one thread: nothing is timed
+export HEDDLE_SIM_CUDART LD_LIBRARY_PATH="$lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" HEDDLE_CUDA_LIBPATH="$lib" HEDDLE_SIM_KERNELS="$lib/kernels.so" HEDDLE_SIM_STRICT=1 \
+  HEDDLE_CUDA_PATH="${HEDDLE_CUDA_PATH-own}" OMP_NUM_THREADS=1

@@ -1,5 +1,4 @@
 /* cuda/launch.c: grids and blocks of the own kernels.  Must not know programs, plans or layouts. */
-#include "backend/cuda/cuda.h"
 #include "backend/cuda/launch.h"
 
 #include <string.h>
@@ -25,7 +24,7 @@ launch_grid (CudaQueue *queue, const char *kernel, HeddleDtype dtype, const guin
 {
   char name[64];
   g_snprintf (name, sizeof name, dtype ? "%s_%s" : "%s", kernel, heddle_dtype_name (dtype));
-  return cuda_queue_launch (queue, name, grid, (guint[3]) { block[0], block[1], 1 }, args, error);
+  return cuda_launch_named (queue, name, &(CudaGrid) { .grid = { grid[0], grid[1], grid[2] }, .block = { block[0], block[1], 1 } }, args, error);
 }
 
 static gboolean

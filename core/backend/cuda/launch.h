@@ -3,10 +3,8 @@
 #ifndef HEDDLE_BACKEND_CUDA_LAUNCH_H
 #define HEDDLE_BACKEND_CUDA_LAUNCH_H
 
+#include "backend/cuda/cuda.h"
 #include "backend/cuda/kernels/args.h"
-#include "tensor/tensor.h"
-
-typedef struct _CudaQueue CudaQueue;
 
 /* Scratch that a kernel needs, in floats; 0: none.  A caller gives as much as it says. */
 gsize    cuda_reduce_scratch  (const HkReduce *args);

@@ -66,8 +66,8 @@ typedef struct { const float *x; void *y; int32_t dtype, parts; int64_t n_out; }
 /* Sums over all elements of a term; block p leaves partial[p] (and bad[p], whether an element is not finite). */
 enum { HK_SUM_SQUARES, HK_SUM_MSE, HK_SUM_L1, HK_SUM_SMOOTH_L1, HK_SUM_BCE, HK_SUM_KL, HK_SUM_KL_LOG };
 typedef struct { const void *x, *t, *w; float *partial, *bad; int32_t term, x_dtype, t_dtype, w_dtype, parts; int64_t n, w_count; float beta; } HkTerms;
-/* out0 = sum a / (B ? sum b : divisor) (0 if that is 0); out1 = the denominator, or with FLAG whether any b is not 0; either may be NULL */
-typedef struct { const float *a, *b; float *out0, *out1; int64_t n; float divisor; int32_t flag; } HkFinish;
+/* out0 = sum a / (B and not FLAG ? sum b : divisor), 0 if that is 0; out1 = B ? sum b, or with FLAG whether any b is not 0, : count; either may be NULL */
+typedef struct { const float *a, *b; float *out0, *out1; int64_t n; float divisor, count; int32_t flag; } HkFinish;
 
 #define HK_WINDOWS 96
 typedef struct { int64_t offset, n; } HkWindow;

@@ -133,7 +133,7 @@ finish_body (const HkFinish &a)
       if (a.out0)
         *a.out0 = divisor > 0 ? sum / divisor : 0.0f;
       if (a.out1)
-        *a.out1 = a.b ? below : a.divisor;
+        *a.out1 = a.b ? below : a.count;
     }
 }
 KERNEL_PLAIN (finish, HkFinish)
