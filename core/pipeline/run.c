@@ -295,6 +295,7 @@ end_profile (Run *r, gint64 began, GError **error)
     {
       heddle_run_timing (r, FALSE);
       profile->on = FALSE;
+      heddle_events_drain (r->events);      /* what the loggers did with these steps belongs to them */
       ok = heddle_profile_write (profile, r->p->graph->script, error);
     }
   return ok;
