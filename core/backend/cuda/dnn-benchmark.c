@@ -80,20 +80,24 @@ microseconds (Bench *b, CudaDnnPlan *plan)
 }
 
 gint
-dnn_fastest (CudaDnn *dnn, const CudaDnnGraph *graph, CudaDnnPlan *const *plans, guint n, double *us)
+dnn_fastest (CudaDnn *dnn, const CudaDnnGraph *graph, CudaDnnPlan *const *plans, guint n, double *us, GError **error)
 {
   Bench b = { .dnn = dnn };
-  gint best = -1;
+  gint best = 0;
+  *us = 0;
   if (bench_open (&b, graph, plans, n))
     for (guint i = 0; i < n; i++)
       {
         double t = microseconds (&b, plans[i]);
-        if (t >= 0 && (best < 0 || t < *us))
+        if (t > 0 && (*us == 0 || t < *us))
           {
             best = (gint) i;
             *us = t;
           }
       }
   bench_close (&b);
-  return best;
+  cudaError_t status = cudaDeviceSynchronize ();
+  if (status != cudaSuccess)
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "timing cuDNN's candidates for %s: %s\nhint: run without cudnn_benchmark", graph->name, cudaGetErrorString (status));
+  return status == cudaSuccess ? best : -1;
 }

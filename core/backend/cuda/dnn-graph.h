@@ -46,14 +46,12 @@ typedef struct
   float         value;                 /* CONSTANT */
 } DnnTensor;
 
-/* X (CODE, name, inputs): pointwise functions; y = f (in[0], in[1], in[2]).  *_BWD: (dy, x or y). */
+/* X (CODE, name, inputs): pointwise functions; y = f (in[0], in[1], in[2]). */
 #define DNN_POINTWISE(X) \
   X (ADD, "add", 2) X (MUL, "mul", 2) X (SUB, "sub", 2) X (DIV, "div", 2) X (EXP, "exp", 1) X (LOG, "log", 1) X (RSQRT, "rsqrt", 1) X (IDENTITY, "identity", 1) \
   X (RELU, "relu", 1) X (GELU, "gelu", 1) X (GELU_TANH, "gelu_tanh", 1) X (SIGMOID, "sigmoid", 1) X (TANH, "tanh", 1) X (SILU, "silu", 1) \
-  X (RELU_BWD, "relu_bwd", 2)          /* (dy, y or x): dy where it is above 0 */ \
-  X (GELU_BWD, "gelu_bwd", 2) X (GELU_TANH_BWD, "gelu_tanh_bwd", 2) \
   X (ROW, "row", 1) X (COLUMN, "column", 1)   /* index of axis 2 or 3, i32 */ \
-  X (GREATER_EQUAL, "greater_equal", 2) \
+  X (GREATER, "greater", 2) X (GREATER_EQUAL, "greater_equal", 2) \
   X (SELECT, "select", 3)              /* (a, b, condition): condition ? a : b */
 
 typedef enum

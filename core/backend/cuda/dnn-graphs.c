@@ -167,11 +167,11 @@ conv_forward (const CudaDnnConv *c)
   gint32 bias = c->bias ? channels (g, CUDA_DNN_BIAS, c->dtype, c->w.size[0]) : -1, residual = c->residual ? image (g, CUDA_DNN_RESIDUAL, c->dtype, &c->y, c->layout) : -1;
   gint32 y = result (g, left == 0, c->dtype, &c->y, c->layout);
   set_window (dnn_op (g, DNN_OP_CONV, 0, in, 2, &y, 1), c->w.size + 2, &c->attr);
-  for (guint i = 0; i < 2; i++)
-    if (i == 0 ? c->bias : c->residual)
+  for (guint i = 0; i < 2; i++)        /* the residual first: the order that cuDNN has precompiled kernels for */
+    if (i == 0 ? c->residual : c->bias)
       {
         gint32 sum = result (g, --left == 0, c->dtype, &c->y, c->layout);
-        dnn_pointwise (g, DNN_ADD, y, i == 0 ? bias : residual, -1, sum);
+        dnn_pointwise (g, DNN_ADD, y, i == 0 ? residual : bias, -1, sum);
         y = sum;
       }
   if (c->activation)
@@ -227,7 +227,8 @@ cuda_dnn_graph_batch_norm (const CudaDnnBatchNorm *n)
   return g;
 }
 
-/* The gradient behind relu is needed twice with a residual: by the norm, and as the residual's own gradient. */
+/* The gradient behind relu is needed twice with a residual: by the norm, and as the residual's own gradient.  cuDNN's fused kernels take relu's gradient as a
+ * product with a mask in the data's dtype: where y is 0 an infinite dy becomes NaN, not 0; either way the step is not finite. */
 CudaDnnGraph *
 cuda_dnn_graph_batch_norm_grad (const CudaDnnBatchNorm *n)
 {
@@ -237,8 +238,10 @@ cuda_dnn_graph_batch_norm_grad (const CudaDnnBatchNorm *n)
   gint32 scale = channels (g, CUDA_DNN_SCALE, HEDDLE_F32, c), mean = channels (g, CUDA_DNN_MEAN, HEDDLE_F32, c), rstd = channels (g, CUDA_DNN_RSTD, HEDDLE_F32, c);
   if (n->relu)
     {
-      gint32 y = image (g, CUDA_DNN_Y, n->dtype, &n->x, n->layout), behind = n->residual ? image (g, CUDA_DNN_DRESIDUAL, n->dtype, &n->x, n->layout) : dnn_like (g, dy, HEDDLE_F32);
-      dnn_pointwise (g, DNN_RELU_BWD, dy, y, -1, behind);
+      gint32 y = image (g, CUDA_DNN_Y, n->dtype, &n->x, n->layout), mask = dnn_like (g, dy, DNN_DTYPE_BOOL);
+      gint32 behind = n->residual ? image (g, CUDA_DNN_DRESIDUAL, n->dtype, &n->x, n->layout) : dnn_like (g, dy, n->dtype);
+      dnn_pointwise (g, DNN_GREATER, y, dnn_constant (g, 0), -1, mask);
+      dnn_pointwise (g, DNN_MUL, dy, mask, -1, behind);
       dy = behind;
     }
   gint32 in[] = { dy, x, scale, mean, rstd };
@@ -354,12 +357,14 @@ cuda_dnn_graph_pool_grad (const CudaDnnPool *p)
 
 /* ---- product with an epilogue --------------------------------------------------------------------------------------------------------------- */
 
-/* (1, B, rows, columns), lying transposed or not; bound when UID says so. */
+/* (B, rows, columns), lying transposed or not; bound when UID says so. */
 static gint32
 matrix (CudaDnnGraph *g, CudaDnnUid uid, gint32 dtype, gint64 b, gint64 r, gint64 c, gboolean transposed)
 {
-  gint64 dim[4] = { 1, b, r, c }, stride[4] = { b * r * c, r * c, transposed ? 1 : c, transposed ? r : 1 };
-  return uid ? dnn_bound (g, uid, dtype, dim, stride) : dnn_virtual (g, dtype, dim, stride);
+  gint64 dim[4] = { b, r, c }, stride[4] = { r * c, transposed ? 1 : c, transposed ? r : 1 };
+  gint32 t = uid ? dnn_bound (g, uid, dtype, dim, stride) : dnn_virtual (g, dtype, dim, stride);
+  g->tensor[t].rank = 3;
+  return t;
 }
 
 CudaDnnGraph *

@@ -54,7 +54,8 @@ char         *dnn_cache_load   (const char *folder, const char *key, char **text
 void          dnn_cache_store  (const char *folder, const char *key, const char *text, const char *payload);
 
 /* ---- dnn-benchmark.c ---- */
-/* Index of the fastest of N plans, timed on the device with memory of their own; -1 with a reason when none ran or there was no memory for it. */
-gint          dnn_fastest      (CudaDnn *dnn, const CudaDnnGraph *graph, CudaDnnPlan *const *plans, guint n, double *microseconds);
+/* Index of the fastest of N plans, timed on the device with memory of their own, and its time; 0 with time 0 when none could be timed (no memory for it).
+ * -1 with an error: a candidate broke the device. */
+gint          dnn_fastest      (CudaDnn *dnn, const CudaDnnGraph *graph, CudaDnnPlan *const *plans, guint n, double *microseconds, GError **error);
 
 #endif

@@ -301,9 +301,10 @@ try_config (CudaDnn *dnn, const CudaDnnGraph *graph, Descriptor config, GHashTab
 /* ---- choice ---- */
 
 /* The configurations that MODE proposes, best first.  Owned by M. */
-static guint
-propose (CudaDnn *dnn, DnnMaker *m, Descriptor graph, cudnnBackendHeurMode_t mode, GPtrArray *configs)
+static void
+propose (CudaDnn *dnn, DnnMaker *m, Descriptor graph, cudnnBackendHeurMode_t mode, GPtrArray *configs, GHashTable *complaints)
 {
+  char text[512];
   Descriptor h = dnn_make (m, CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
   int64_t n = 0, got = 0;
   dnn_set_link (m, h, CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, graph);
@@ -320,7 +321,8 @@ propose (CudaDnn *dnn, DnnMaker *m, Descriptor graph, cudnnBackendHeurMode_t mod
       for (int64_t i = 0; i < MIN (n, got); i++)
         g_ptr_array_add (configs, config[i]);
     }
-  return configs->len;
+  if (m->reason || configs->len == 0)
+    complain (complaints, m->reason ? m->reason : dnn_status_text (CUDNN_STATUS_NOT_SUPPORTED, text, sizeof text));
 }
 
 /* Up to WANTED plans from the proposals of heuristics, then of the fallback list. */
@@ -333,9 +335,7 @@ collect (CudaDnn *dnn, const CudaDnnGraph *graph, Descriptor lowered, guint want
       g_auto (DnnMaker) m;
       g_autoptr (GPtrArray) configs = g_ptr_array_new ();
       dnn_maker_init (&m);
-      propose (dnn, &m, lowered, modes[k], configs);
-      if (m.reason)
-        complain (complaints, m.reason);
+      propose (dnn, &m, lowered, modes[k], configs, complaints);
       for (guint i = 0; i < configs->len && plans->len < wanted; i++)
         {
           CudaDnnPlan *plan = try_config (dnn, graph, configs->pdata[i], complaints);
@@ -353,7 +353,7 @@ timing (CudaDnn *dnn)
 }
 
 static CudaDnnPlan *
-choose (CudaDnn *dnn, const CudaDnnGraph *graph, GPtrArray *plans)
+choose (CudaDnn *dnn, const CudaDnnGraph *graph, GPtrArray *plans, GError **error)
 {
   gint best = 0;
   double us = 0;
@@ -361,11 +361,10 @@ choose (CudaDnn *dnn, const CudaDnnGraph *graph, GPtrArray *plans)
   if (timing (dnn) && plans->len > 0)
     {
       dnn->timed++;
-      best = dnn_fastest (dnn, graph, (CudaDnnPlan *const *) plans->pdata, plans->len, &us);
-      how = best >= 0 ? "timed" : "heuristic";
-      best = MAX (best, 0);
+      best = dnn_fastest (dnn, graph, (CudaDnnPlan *const *) plans->pdata, plans->len, &us, error);
+      how = us > 0 ? "timed" : "heuristic";
     }
-  CudaDnnPlan *plan = plans->len ? plans->pdata[best] : NULL;
+  CudaDnnPlan *plan = best >= 0 && plans->len ? plans->pdata[best] : NULL;
   if (plan)
     {
       g_autofree char *text = us > 0 ? g_strdup_printf ("%s, %s: %.1f us, best of %u", plan->text, how, us, plans->len) : g_strdup_printf ("%s, %s", plan->text, how);
@@ -383,10 +382,7 @@ explain (CudaDnn *dnn, GHashTable *complaints)
   g_autoptr (GList) keys = g_list_sort (g_hash_table_get_keys (complaints), (GCompareFunc) strcmp);
   for (GList *k = keys; k; k = k->next)
     g_string_append_printf (s, "%s%u: %s", s->len ? "; " : "", GPOINTER_TO_UINT (g_hash_table_lookup (complaints, k->data)), (char *) k->data);
-  if (s->len)
-    set_reason (dnn, "no engine (%s)", s->str);
-  else
-    set_reason (dnn, "no engine proposed");
+  set_reason (dnn, "no engine (%s)", s->str);
 }
 
 static void
@@ -398,7 +394,7 @@ free_plans (gpointer plans)
 }
 
 static CudaDnnPlan *
-search (CudaDnn *dnn, const CudaDnnGraph *graph)
+search (CudaDnn *dnn, const CudaDnnGraph *graph, GError **error)
 {
   g_auto (DnnMaker) m;
   g_autoptr (GHashTable) complaints = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
@@ -410,7 +406,7 @@ search (CudaDnn *dnn, const CudaDnnGraph *graph)
   if (lowered)
     {
       collect (dnn, graph, lowered, wanted, plans, complaints);
-      plan = choose (dnn, graph, plans);
+      plan = choose (dnn, graph, plans, error);
       if (!plan)
         explain (dnn, complaints);
     }
@@ -477,7 +473,7 @@ cuda_dnn_build (CudaDnn *dnn, CudaDnnGraph *graph, GError **error)
     {
       g_autofree char *key = cache_key (dnn, g);
       plan = from_cache (dnn, g, key);
-      if (!plan && (plan = search (dnn, g)))
+      if (!plan && (plan = search (dnn, g, error)))
         to_cache (dnn, plan, key);
     }
   dnn->built += plan != NULL;
