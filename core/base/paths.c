@@ -19,6 +19,14 @@ executable_folder (void)
   return file ? g_path_get_dirname (file) : g_strdup ("/");
 }
 
+/* Where a build tree has programs.  One installed somewhere below it (make distcheck does so) is not part of it. */
+static gboolean
+holds_programs (const char *build, const char *folder)
+{
+  const char *rest = g_str_has_prefix (folder, build) ? folder + strlen (build) : "?";
+  return g_str_equal (rest, "") || g_str_equal (rest, "/.libs") || g_str_has_prefix (rest, "/tests/");
+}
+
 /* A build tree is recognised by its ".heddle-build" file, from the executable's folder upwards (tests lie deeper). */
 static void
 find_build_tree (Paths *p, const char *start)
@@ -28,7 +36,7 @@ find_build_tree (Paths *p, const char *start)
     {
       g_autofree char *file = g_build_filename (folder, ".heddle-build", NULL);
       g_autoptr (GKeyFile) keys = g_key_file_new ();
-      if (g_key_file_load_from_file (keys, file, G_KEY_FILE_NONE, NULL))
+      if (holds_programs (folder, start) && g_key_file_load_from_file (keys, file, G_KEY_FILE_NONE, NULL))
         {
           p->build = g_key_file_get_string (keys, "build", "build", NULL);
           p->source = g_key_file_get_string (keys, "build", "source", NULL);

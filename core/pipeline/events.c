@@ -155,7 +155,7 @@ static void
 send_one (Logger *l, const HeddleEvent *event)
 {
   pthread_mutex_lock (&l->lock);
-  if (event->type != HEDDLE_EVENT_BATCH)
+  if (event->type != HEDDLE_EVENT_BATCH && event->type != HEDDLE_EVENT_MESSAGE)
     while (l->count == QUEUE)
       pthread_cond_wait (&l->changed, &l->lock);
   if (l->count == QUEUE)

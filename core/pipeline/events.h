@@ -17,8 +17,8 @@ void          heddle_events_set_trace (HeddleEvents *events, HeddleTrace *trace,
 gboolean      heddle_events_add    (HeddleEvents *events, HeddleInstance *instance, const HeddleCore *core, GError **error);
 guint         heddle_events_count  (HeddleEvents *events);
 guint         heddle_events_interval (HeddleEvents *events, guint i);   /* batches between BATCH events of logger I; 0 = none */
-/* Copies EVENT (and its text) into the queue of logger I, or of all (I = G_MAXUINT).  When a queue is full, BATCH events are dropped and counted;
- * others wait.  A logger that failed is detached with one warning. */
+/* Copies EVENT (and its text) into the queue of logger I, or of all (I = G_MAXUINT).  When a queue is full, BATCH and MESSAGE events are dropped and counted;
+ * others wait.  [any thread]  A logger that failed is detached with one warning. */
 void          heddle_events_send   (HeddleEvents *events, guint i, const HeddleEvent *event);
 guint64       heddle_events_dropped (HeddleEvents *events);
 /* Delivers what is queued, closes the loggers, joins the threads. */

@@ -24,7 +24,10 @@ struct _HeddlePipeline
 {
   HeddleGraph        *graph;
   HeddleTrainOptions *options;
-  HeddleCore          core;
+  HeddleCore          core;                    /* its message () finds the pipeline by this member */
+  GMutex              messages;                /* guards EVENTS, which any thread of a plugin may want */
+  HeddleEvents       *events;                  /* borrowed: of the run in hand, where messages go too */
+  gint64              events_start;            /* us, when they were set */
   HeddleNode         *prefetch, *optimizer, *amp, *schedule, *eval_data;
   HeddleLink         *loss;                    /* the optimizer's input */
   guint               n_metrics;
@@ -61,6 +64,9 @@ gboolean heddle_pipeline_emit (HeddlePipeline *p, HeddleBuilder *b, gboolean tra
                                Emitted *emitted, GError **error);
 /* Sets the options that waited for facts of the open data sets. */
 gboolean heddle_pipeline_resolve_facts (HeddlePipeline *p, GError **error);
+
+/* Where messages of plugins go beside standard error, from now on; NULL: nowhere. */
+void     heddle_pipeline_set_events (HeddlePipeline *p, HeddleEvents *events);
 
 /* ---- signals.c ---- */
 void     heddle_signals_install (void);

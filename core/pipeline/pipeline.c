@@ -7,11 +7,26 @@
 
 /* ---- reading the graph ---- */
 
+/* To standard error, and during a run to the loggers: one that runs full loses it rather than wait, because a logger may speak too. */
 static void
 core_message (const HeddleCore *core, GLogLevelFlags level, const char *text)
 {
-  (void) core;
+  HeddlePipeline *p = (HeddlePipeline *) ((char *) core - G_STRUCT_OFFSET (HeddlePipeline, core));
   g_log ("heddle", level, "%s", text);
+  g_mutex_lock (&p->messages);
+  if (p->events)
+    heddle_events_send (p->events, G_MAXUINT, &(HeddleEvent) { .size = sizeof (HeddleEvent), .type = HEDDLE_EVENT_MESSAGE, .level = level, .text = text,
+                                                                    .seconds = (double) (g_get_monotonic_time () - p->events_start) * 1e-6 });
+  g_mutex_unlock (&p->messages);
+}
+
+void
+heddle_pipeline_set_events (HeddlePipeline *p, HeddleEvents *events)
+{
+  g_mutex_lock (&p->messages);
+  p->events = events;
+  p->events_start = g_get_monotonic_time ();
+  g_mutex_unlock (&p->messages);
 }
 
 static HeddleNode *

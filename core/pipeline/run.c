@@ -649,6 +649,7 @@ heddle_pipeline_run (HeddlePipeline *p, HeddleRunResult *result, GError **error)
   if (ok)
     {
       g_autofree char *header = heddle_pipeline_header (p);
+      heddle_pipeline_set_events (p, r->events);
       send_text (r, HEDDLE_EVENT_RUN_START, G_LOG_LEVEL_MESSAGE, header);
       find_hypers (r);
       heddle_signals_install ();
@@ -657,6 +658,7 @@ heddle_pipeline_run (HeddlePipeline *p, HeddleRunResult *result, GError **error)
       send_text (r, HEDDLE_EVENT_RUN_END, ok ? G_LOG_LEVEL_MESSAGE : G_LOG_LEVEL_WARNING, ok ? "finished" : local->message);
     }
   fill_result (r);
+  heddle_pipeline_set_events (p, NULL);
   g_clear_pointer (&r->events, heddle_events_free);
   ok = heddle_profile_write (&r->profile, p->graph->script, local ? NULL : &local) && ok;
   heddle_run_timing (r, FALSE);

@@ -342,6 +342,16 @@ load_directly (HeddleRegistry *r, const char *kind, const char *name)
   return found;
 }
 
+/* The folders searched; one that is not there says so, because it is often a misspelt one. */
+static char *
+folders_text (const HeddleRegistry *r)
+{
+  GString *text = g_string_new (NULL);
+  for (guint i = 0; r->folders->pdata[i]; i++)
+    g_string_append_printf (text, "%s%s%s", i ? ":" : "", (const char *) r->folders->pdata[i], g_file_test (r->folders->pdata[i], G_FILE_TEST_IS_DIR) ? "" : " (not there)");
+  return g_string_free (text, FALSE);
+}
+
 const HeddleRegistryEntry *
 heddle_registry_find (HeddleRegistry *r, const char *kind, const char *name, GError **error)
 {
@@ -359,7 +369,7 @@ heddle_registry_find (HeddleRegistry *r, const char *kind, const char *name, GEr
         g_propagate_error (error, g_error_copy (refused->error));
       else
         {
-          g_autofree char *searched = g_strjoinv (":", (char **) r->folders->pdata);
+          g_autofree char *searched = folders_text (r);
           g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_PLUGIN, "no %s plugin \"%s\"%s\nhint: searched %s", kind, name, near, searched);
         }
     }

@@ -94,6 +94,20 @@ heddle_sandbox_call (HeddleSandbox *box, int n_args, GError **error)
   return status == LUA_OK;
 }
 
+static const char *
+unreadable_hint (const GError *why)
+{
+  const char *hint = "can other programs read it? The disk or share it lies on may be at fault";
+  switch (why->domain == G_FILE_ERROR ? why->code : G_FILE_ERROR_FAILED)
+    {
+    case G_FILE_ERROR_NOENT: hint = "is the path right? It is taken from the current folder"; break;
+    case G_FILE_ERROR_ISDIR: hint = "give the script, not the folder it lies in"; break;
+    case G_FILE_ERROR_ACCES: case G_FILE_ERROR_PERM: hint = "may this user read the file?"; break;
+    default: break;
+    }
+  return hint;
+}
+
 gboolean
 heddle_sandbox_load (HeddleSandbox *box, const char *file, const char *chunk, GError **error)
 {
@@ -104,7 +118,7 @@ heddle_sandbox_load (HeddleSandbox *box, const char *file, const char *chunk, GE
   gsize skip = 0;
   if (!ok)                      /* GLib's own text has quotes that not every locale can show */
     g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_SCRIPT, "%s: cannot be read: %s\nhint: %s", chunk, strrchr (why->message, ':') ? strrchr (why->message, ':') + 2 : why->message,
-                 g_error_matches (why, G_FILE_ERROR, G_FILE_ERROR_NOENT) ? "is the path right? It is taken from the current folder" : "may this user read the file?");
+                 unreadable_hint (why));
   if (ok && length >= 2 && text[0] == '#' && text[1] == '!')       /* "#!/usr/bin/env heddle" keeps its line number */
     skip = strcspn (text, "\n");
   if (ok && luaL_loadbufferx (box->L, text + skip, length - skip, name, "t") != LUA_OK)

@@ -163,6 +163,31 @@ set_option (lua_State *L, HeddleNode *node, const char *name, GError **error)
   return ok;
 }
 
+static int
+by_text (gconstpointer a, gconstpointer b)
+{
+  return strcmp (*(const char *const *) a, *(const char *const *) b);
+}
+
+/* The text keys of the table at TABLE, sorted: Lua's own order changes from run to run, and with it the order of metrics and the first of two errors.
+ * NULL when there is a key that is neither text nor one of 1 .. its length.  (transfer full) */
+static GPtrArray *
+sorted_keys (lua_State *L, int table)
+{
+  GPtrArray *keys = g_ptr_array_new_with_free_func (g_free);
+  lua_Integer n = (lua_Integer) lua_rawlen (L, table);
+  gboolean ok = TRUE;
+  for (lua_pushnil (L); lua_next (L, table); lua_pop (L, 1))
+    if (lua_type (L, -2) == LUA_TSTRING)
+      g_ptr_array_add (keys, g_strdup (lua_tostring (L, -2)));
+    else
+      ok &= lua_isinteger (L, -2) && lua_tointeger (L, -2) >= 1 && lua_tointeger (L, -2) <= n;
+  g_ptr_array_sort (keys, by_text);
+  if (!ok)
+    g_clear_pointer (&keys, g_ptr_array_unref);
+  return keys;
+}
+
 /* eval = { data = test, accuracy = metric, every = 1, batch_size = 256, best = "accuracy" } */
 static gboolean
 read_eval (lua_State *L, HeddleNode *node, int line, GError **error)
@@ -172,23 +197,20 @@ read_eval (lua_State *L, HeddleNode *node, int line, GError **error)
   if (!ok)
     g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_OPTION, "%s: \"eval\" must be a table: eval = { data = test, accuracy = h.metric \"accuracy\" { ... } }", node->stage->place);
   int table = lua_gettop (L);
-  if (ok)
-    lua_pushnil (L);
-  while (ok && lua_next (L, table))
+  g_autoptr (GPtrArray) keys = ok && lua_rawlen (L, table) == 0 ? sorted_keys (L, table) : NULL;
+  if (ok && !keys)
     {
-      if (lua_type (L, -2) != LUA_TSTRING)
-        {
-          g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_OPTION, "%s: everything in \"eval\" has a name: eval = { data = test, accuracy = h.metric \"accuracy\" { ... } }", node->stage->place);
-          ok = FALSE;
-        }
-      else
-        {
-          const char *key = lua_tostring (L, -2);
-          g_autofree char *full = g_strdup_printf (g_strv_contains (options, key) ? "eval_%s" : "eval.%s", key);
-          data |= g_str_equal (key, "data");
-          ok = g_strv_contains (options, key) ? set_option (L, node, full, error) : link_one (L, node, full, line, error);
-        }
-      lua_pop (L, ok ? 1 : 2);
+      g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_OPTION, "%s: everything in \"eval\" has a name: eval = { data = test, accuracy = h.metric \"accuracy\" { ... } }", node->stage->place);
+      ok = FALSE;
+    }
+  for (guint i = 0; ok && i < keys->len; i++)
+    {
+      const char *key = keys->pdata[i];
+      g_autofree char *full = g_strdup_printf (g_strv_contains (options, key) ? "eval_%s" : "eval.%s", key);
+      lua_getfield (L, table, key);
+      data |= g_str_equal (key, "data");
+      ok = g_strv_contains (options, key) ? set_option (L, node, full, error) : link_one (L, node, full, line, error);
+      lua_pop (L, 1);
     }
   if (ok && !data)
     {
@@ -249,23 +271,15 @@ read_named (lua_State *L, HeddleNode *node, const char *key, int line, GError **
 static gboolean
 read_options (lua_State *L, int table, HeddleNode *node, int line, GError **error)
 {
-  gboolean ok = TRUE;
-  lua_Integer n = (lua_Integer) lua_rawlen (L, table);
-  lua_pushnil (L);
-  while (ok && lua_next (L, table))
+  g_autoptr (GPtrArray) keys = sorted_keys (L, table);
+  gboolean ok = keys != NULL;
+  if (!ok)
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_OPTION, "%s: an input is nil\nhint: was a variable never set?", node->stage->place);
+  for (guint i = 0; ok && i < keys->len; i++)
     {
-      gboolean input = lua_isinteger (L, -2) && lua_tointeger (L, -2) >= 1 && lua_tointeger (L, -2) <= n;
-      if (!input && lua_type (L, -2) != LUA_TSTRING)
-        {
-          g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_OPTION, "%s: an input is nil\nhint: was a variable never set?", node->stage->place);
-          ok = FALSE;
-        }
-      else if (!input)
-        {
-          g_autofree char *key = g_strdup (lua_tostring (L, -2));
-          ok = read_named (L, node, key, line, error);
-        }
-      lua_pop (L, ok ? 1 : 2);
+      lua_getfield (L, table, keys->pdata[i]);
+      ok = read_named (L, node, keys->pdata[i], line, error);
+      lua_pop (L, 1);
     }
   return ok;
 }

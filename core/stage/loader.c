@@ -74,7 +74,8 @@ check_labels (const HeddleLoader *l, gpointer const *fields, GError **error)
           gint64 label = label_of (field->dtype, (const char *) fields[f] + (gsize) i * heddle_dtype_size (field->dtype));
           ok = label >= 0 && label < field->classes;
           if (!ok)
-            g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DATA, "%s %" G_GINT64_FORMAT " is out of range 0..%" G_GINT64_FORMAT, field->name, label, field->classes - 1);
+            g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DATA, "%s %" G_GINT64_FORMAT " is out of range 0..%" G_GINT64_FORMAT "\nhint: is the dataset's number of classes right? Else the data is damaged",
+                         field->name, label, field->classes - 1);
         }
     }
   return ok;

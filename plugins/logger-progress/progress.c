@@ -173,7 +173,6 @@ on_event (gpointer data, const HeddleEvent *e, GError **error)
   switch (e->type)
     {
     case HEDDLE_EVENT_RUN_START:
-    case HEDDLE_EVENT_MESSAGE:
       if (e->text)
         print_line (self, e->text);
       break;
@@ -194,6 +193,7 @@ on_event (gpointer data, const HeddleEvent *e, GError **error)
         print_line (self, e->text);
       break;
     case HEDDLE_EVENT_EPOCH_START:
+    case HEDDLE_EVENT_MESSAGE:        /* on standard error already */
       break;
     }
   if (ferror (stdout))

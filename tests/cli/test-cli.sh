@@ -51,6 +51,9 @@ if [ -f "$HEDDLE_SOURCE/docs/reference.md" ]; then
 fi
 
 # ---- every pipeline loads and trains a few steps, on made-up data where the real data is not there
+# Lua deals its tables in another order in every process
+same_order () { for i in 1 2 3 4 5 6; do "$HEDDLE" check pipelines/mlp.lua --arg dataset=synthetic >order.$i || return 1; cmp order.1 order.$i || return 1; done; }
+check "stages and metrics are listed in the same order in every run" same_order
 for script in pipelines/*.lua; do
   args=
   grep -q 'h.arg ("dataset"' "$script" && args="--arg dataset=synthetic"
@@ -104,6 +107,23 @@ print ("undocumented:", undocumented, "documented but not written:", missing)
 sys.exit (bool (undocumented or missing))
 PY
 check "docs/loggers.md names what the loggers write" python3 documented.py "$HEDDLE_SOURCE/docs/loggers.md"
+
+# ---- messages of plugins: on standard error, and once a run goes on in the loggers' files
+$CC -shared -fPIC -I"$HEDDLE_BUILD/include" $(pkg-config --cflags glib-2.0) "$HEDDLE_SOURCE/tests/cli/dataset-talker.c" -o dataset-talker.so $(pkg-config --libs glib-2.0)
+cat >talker.lua <<'LUA'
+local h = require "heddle"
+local batch  = h.prefetch { h.dataset "talker" {}, batch_size = 4, num_workers = 2 }
+local logits = h.model "mlp" { batch.image, classes = 2, hidden = { 4 } }
+local step   = h.optimizer "sgd" { h.loss "cross_entropy" { logits, batch.label }, lr = 0.1 }
+return h.train { step, epochs = 2, device = "cpu", log = { h.logger "progress" { interval = 1 }, h.logger "jsonl" { path = "talker.jsonl" } } }
+LUA
+talks () {
+  "$HEDDLE" run --plugin-path "$PWD" talker.lua >out 2>err || return 1
+  cat err talker.jsonl
+  [ "$(grep -c '^heddle: warning: talker 1 opens$' err)" = 1 ] && [ "$(grep -c '^heddle: talker reads [05]$' err)" -ge 4 ] \
+    && [ "$(grep -c '"event":"message".*"text":"talker reads 5"' talker.jsonl)" -ge 1 ] && ! grep -q "talker [0-9r]" out
+}
+check "a plugin's messages reach standard error and the loggers" talks
 
 # ---- stopping
 sed 's/epochs = 2/epochs = 100000/; s/interval = 2 }, h.logger "jsonl".*$/interval = 100000 } } }/' log.lua >long.lua

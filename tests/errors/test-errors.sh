@@ -56,7 +56,11 @@ usual; write; expect set-unknown-option 1 check s.lua --set prefetch.batch_sise=
 usual; write; expect set-syntax 2 check s.lua --set prefetch
 usual; write; expect set-empty 1 check s.lua --set prefetch.batch_size=
 usual; write; expect set-large 1 check s.lua --set prefetch.batch_size=99999999999999999999
+usual; write; expect set-infinite 1 check s.lua --set optimizer.lr=1e999
+usual; write; expect set-nan 1 check s.lua --set optimizer.lr=nan
 # ---- the environment
+misspelt_folder () { HEDDLE_PLUGIN_PATH=/nowhere "$HEDDLE" check s.lua >out 2>err; [ $? = 1 ] && grep -q '^hint: searched /nowhere (not there):' err; }
+usual; model='h.model "mpl" { batch.image, classes = 4 }'; write; check "a plugin folder that is not there is named in the error" misspelt_folder
 export HEDDLE_BACKEND_PATH=/nowhere
 usual; write; expect backend-path 3 check s.lua --steps 1
 unset HEDDLE_BACKEND_PATH
@@ -71,6 +75,18 @@ usual; before='local io = require "io"'; write; expect script-require 1 check s.
 printf '\033Lua bytecode' >s.lua; expect script-bytecode 1 check s.lua
 echo 'return 1' >s.lua; expect script-returns 1 check s.lua
 expect script-absent 1 check absent.lua
+mkdir folder.lua; expect script-folder 1 check folder.lua
+# /proc/self/mem opens and cannot be read from its start: a device error
+expect script-unreadable 1 check /proc/self/mem
+# without the capability that lets root read everything
+echo 'return 1' >secret.lua; chmod 000 secret.lua
+plain=$HEDDLE
+if [ "$(id -u)" = 0 ]; then
+  printf '#!/bin/sh\nexec setpriv --bounding-set -dac_override,-dac_read_search --inh-caps -dac_override,-dac_read_search "%s" "$@"\n' "$plain" >as-user && chmod +x as-user
+  HEDDLE=./as-user
+fi
+expect script-forbidden 1 check secret.lua
+HEDDLE=$plain
 usual; before='local a = h.arg ("rate", 0.1, "a rate")'; write; expect arg-unknown 2 check s.lua --arg raet=1
 usual; before='local a = h.arg ("rate", 0.1, "a rate")'; write; expect arg-type 2 check s.lua --arg rate=fast
 usual; before='local a = h.arg "root"'; write; expect arg-required 2 check s.lua
@@ -93,6 +109,7 @@ usual; loss='h.loss "smooth_l1" { logits, batch.image }'; write; expect loss-sha
 usual; loss='h.loss "bce_with_logits" { logits, logits, pos_weight = { 1, 2, 3 } }'; write; expect loss-weights 1 check s.lua
 usual; train='h.train { step, eval = { data = h.dataset "synthetic" { shape = { 1, 9, 9 }, classes = 4 } } }'; write; expect contract-eval 1 check s.lua
 usual; train='h.train { step, eval = { accuracy = h.metric "accuracy" { logits, batch.label } } }'; write; expect eval-no-data 1 check s.lua
+usual; train='h.train { step, eval = { data = data, h.metric "accuracy" { logits, batch.label } } }'; write; expect eval-nameless 1 check s.lua
 usual; prefetch='h.prefetch { data, batch_size = 100, drop_last = true }'; write; expect data-smaller-than-batch 1 check s.lua
 usual; prefetch='h.prefetch { data, batch_size = 9 }'; model='h.model "sequential" { batch.image, layers = { { type = "global_avg_pool" }, { type = "batch_norm" }, { type = "linear", features = 4 } } }'; write; expect batch-of-one 1 check s.lua
 printf 'some text that is long enough for a window' >some.txt
@@ -179,6 +196,7 @@ done
 usual; data='h.dataset "npy" { fields = { image = "x.npy", label = { file = "three.npy", classes = 2 } } }'; write; expect npy-lengths 1 check s.lua --steps 1
 usual; data='h.dataset "npy" { fields = { image = "x.npy", label = { file = "labels.npy", classes = 2 } } }'; prefetch='h.prefetch { data, batch_size = 4, num_workers = 0 }'; write
 expect npy-label 1 check s.lua --steps 1
+train='h.train { step, device = "cpu", epochs = 1 }'; write; expect npy-label-run 1 run s.lua
 usual; data='h.dataset "npy" { fields = { image = "x.npy", label = { file = "labels.npy", clases = 2 } } }'; write; expect npy-option 1 check s.lua --steps 1
 usual; data='h.dataset "npy" { fields = { image = "x.npy", label = { file = "labels.npy", classes = 8 } } }'; prefetch='h.prefetch { data, batch_size = 4, num_workers = 0 }'; write
 check "arrays unharmed are read" "$HEDDLE" check s.lua --steps 1
