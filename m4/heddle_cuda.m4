@@ -28,7 +28,7 @@ AC_ARG_WITH([cudnn],
 
 have_cuda=no have_cudnn=no heddle_cuda_why=
 heddle_ccbin= NVCC_GENCODE= CUDA_CPPFLAGS= CUDA_LIBS= CUDA_RPATH= CUDNN_CPPFLAGS= CUDNN_LIBS= CUDA_RPATH_EXTRA=
-CUDA_VERSION_STR= CUDNN_VERSION_STR=
+CUDA_VERSION_STR= CUDNN_VERSION_STR= heddle_cuda_libdir=
 
 AS_IF([test "x$with_cuda" != xno],
 [ dnl ---- where is the toolkit
@@ -136,7 +136,7 @@ _TKEOF
        [AC_MSG_ERROR([--with-cuda=$with_cuda: $heddle_cuda_why])])
      NVCC= CUDA_CPPFLAGS= CUDA_LIBS= CUDNN_LIBS= CUDNN_CPPFLAGS= have_cudnn=no])
 ],[AS_CASE([$with_cudnn], [auto|no], [], [AC_MSG_ERROR([--with-cudnn needs --with-cuda])])])
-AC_SUBST([NVCC_HOSTFLAGS], [$heddle_ccbin]) AC_SUBST([NVCC_GENCODE]) AC_SUBST([CUDA_CPPFLAGS]) AC_SUBST([CUDA_LIBS]) AC_SUBST([CUDA_RPATH])
+AC_SUBST([NVCC_HOSTFLAGS], [$heddle_ccbin]) AC_SUBST([NVCC_GENCODE]) AC_SUBST([CUDA_CPPFLAGS]) AC_SUBST([CUDA_LIBS]) AC_SUBST([CUDA_RPATH]) AC_SUBST([CUDA_LIBDIR], [$heddle_cuda_libdir])
 AC_SUBST([CUDNN_CPPFLAGS]) AC_SUBST([CUDNN_LIBS]) AC_SUBST([CUDA_VERSION_STR]) AC_SUBST([CUDNN_VERSION_STR])
 AM_CONDITIONAL([HAVE_CUDA], [test $have_cuda = yes])
 AM_CONDITIONAL([HAVE_CUDNN], [test $have_cudnn = yes])
