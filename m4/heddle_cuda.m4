@@ -102,6 +102,8 @@ _TKEOF
          [AC_MSG_RESULT([yes])],
          [AC_MSG_RESULT([no]); heddle_cuda_why="nvcc cannot compile (see config.log)"])
        rm -f conftest.cu conftest.fatbin])
+    dnl ---- small device code needs a driver of CUDA 12.4, which a 13 runtime implies
+    AS_IF([test -z "$heddle_cuda_why" && test "$heddle_cudart_version" -ge 13000], [NVCC_COMPRESS=--compress-mode=size], [NVCC_COMPRESS=])
     dnl ---- cuDNN
     AS_IF([test -z "$heddle_cuda_why" && test "x$with_cudnn" != xno],
       [heddle_cudnn_ok=yes
@@ -136,7 +138,7 @@ _TKEOF
        [AC_MSG_ERROR([--with-cuda=$with_cuda: $heddle_cuda_why])])
      NVCC= CUDA_CPPFLAGS= CUDA_LIBS= CUDNN_LIBS= CUDNN_CPPFLAGS= have_cudnn=no])
 ],[AS_CASE([$with_cudnn], [auto|no], [], [AC_MSG_ERROR([--with-cudnn needs --with-cuda])])])
-AC_SUBST([NVCC_HOSTFLAGS], [$heddle_ccbin]) AC_SUBST([NVCC_GENCODE]) AC_SUBST([CUDA_CPPFLAGS]) AC_SUBST([CUDA_LIBS]) AC_SUBST([CUDA_RPATH]) AC_SUBST([CUDA_LIBDIR], [$heddle_cuda_libdir])
+AC_SUBST([NVCC_HOSTFLAGS], [$heddle_ccbin]) AC_SUBST([NVCC_GENCODE]) AC_SUBST([NVCC_COMPRESS]) AC_SUBST([CUDA_CPPFLAGS]) AC_SUBST([CUDA_LIBS]) AC_SUBST([CUDA_RPATH]) AC_SUBST([CUDA_LIBDIR], [$heddle_cuda_libdir])
 AC_SUBST([CUDNN_CPPFLAGS]) AC_SUBST([CUDNN_LIBS]) AC_SUBST([CUDA_VERSION_STR]) AC_SUBST([CUDNN_VERSION_STR])
 AM_CONDITIONAL([HAVE_CUDA], [test $have_cuda = yes])
 AM_CONDITIONAL([HAVE_CUDNN], [test $have_cudnn = yes])

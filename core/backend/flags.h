@@ -22,6 +22,7 @@ typedef struct
   bool   deterministic;            /* deterministic algorithms only */
   bool   fusion;                   /* join elementwise operations with the operations before them */
   bool   winograd;                 /* 3x3 convolutions in fewer products where it is faster; rounds coarser */
+  bool   cuda_graphs;              /* a step is captured once and replayed as a whole */
   gint64 threads;                  /* CPU threads for arithmetic; "auto" (0) = what the affinity mask and cgroup allow */
 } HeddleFlags;
 
