@@ -352,12 +352,20 @@ matcher (HeddleOpCode code)) (Match *m)
     }
 }
 
+/* The other graphs read rows: their tensors of rank 4 are no images. */
+static gboolean
+is_image (HeddleOpCode code)
+{
+  gboolean (*f) (Match *m) = matcher (code);
+  return f != match_row_norm && f != match_row_norm_grad && f != match_attention && f != match_linear;
+}
+
 gboolean
 cuda_dnn_match (const HeddleProgram *program, guint i, guint most, CudaDnnLayout layout, const HeddleFlags *flags, CudaDnnMatch *match)
 {
   const HeddleOp *op = program->ops->pdata[i];
   gboolean (*f) (Match *m) = matcher (op->info->code);
   Match m = { program, i, most, flags, op, match };
-  *match = (CudaDnnMatch) { .layout = layout };
+  *match = (CudaDnnMatch) { .layout = is_image (op->info->code) ? layout : CUDA_DNN_NCHW };
   return f && most > 0 && f (&m);
 }

@@ -16,7 +16,6 @@ struct _CudaDnn
   Descriptor    properties;            /* deviceless: the DEVICEPROP */
   char         *device;                /* its name, or the document */
   HeddleFlags   flags;
-  char         *cache;                 /* folder, or NULL */
   char         *reason;
   gint64        timed;                 /* shapes that took part of the benchmark's budget */
   guint64       built;
@@ -47,11 +46,6 @@ Descriptor    dnn_take         (DnnMaker *m, Descriptor d);      /* M no longer 
 const char   *dnn_status_text  (cudnnStatus_t status, char *buffer, gsize size);   /* cuDNN's own words about the last failure of this thread */
 /* The finalised OPERATIONGRAPH of GRAPH. */
 Descriptor    dnn_lower        (DnnMaker *m, cudnnHandle_t handle, const CudaDnnGraph *graph);
-
-/* ---- dnn-cache.c: files CACHE/sha256 (KEY).plan ---- */
-/* (transfer full) What was stored under KEY, and in TEXT its plan's text; NULL: nothing usable. */
-char         *dnn_cache_load   (const char *folder, const char *key, char **text);
-void          dnn_cache_store  (const char *folder, const char *key, const char *text, const char *payload);
 
 /* ---- dnn-benchmark.c ---- */
 /* Index of the fastest of N plans, timed on the device with memory of their own, and its time; 0 with time 0 when none could be timed (no memory for it).

@@ -1,6 +1,7 @@
 /* cuda/dnn.c: contexts, the choice of a plan for a graph, and running it.
  * Must not know what graphs compute nor which operations they stand for. */
 #include "dnn-private.h"
+#include "disk-cache.h"
 
 #include <cuda_runtime_api.h>
 #include <string.h>
@@ -23,13 +24,6 @@ guint64
 cuda_dnn_built (const CudaDnn *dnn)
 {
   return dnn->built;
-}
-
-void
-cuda_dnn_set_cache (CudaDnn *dnn, const char *folder)
-{
-  g_free (dnn->cache);
-  dnn->cache = g_strdup (folder);
 }
 
 static void G_GNUC_PRINTF (2, 3)
@@ -90,7 +84,6 @@ cuda_dnn_new (const char *device, gboolean deviceless, const HeddleFlags *flags,
   CudaDnn *dnn = g_new0 (CudaDnn, 1);
   dnn->device = g_strdup (device);
   dnn->flags = *flags;
-  dnn->cache = g_build_filename (g_get_user_cache_dir (), "heddle", "cudnn", NULL);
   if (!(deviceless ? open_document (dnn, error) : open_handle (dnn, error)))
     g_clear_pointer (&dnn, cuda_dnn_free);
   return dnn;
@@ -106,7 +99,6 @@ cuda_dnn_free (CudaDnn *dnn)
       if (dnn->handle)
         cudnnDestroy (dnn->handle);
       g_free (dnn->device);
-      g_free (dnn->cache);
       g_free (dnn->reason);
       g_free (dnn);
     }
@@ -416,11 +408,13 @@ search (CudaDnn *dnn, const CudaDnnGraph *graph, GError **error)
   return plan;
 }
 
-/* ---- the cache ---- */
+/* ---- the cache: finished plans, kernels and all, as cuDNN itself writes them ---- */
+
+#define KIND "cudnn-plans"
 
 /* All that decides about a plan.  A timed choice is kept apart from the heuristics'. */
 static char *
-cache_key (CudaDnn *dnn, const CudaDnnGraph *graph)
+cache_text (CudaDnn *dnn, const CudaDnnGraph *graph)
 {
   g_autofree char *text = dnn_graph_print (graph);
   const HeddleFlags *f = &dnn->flags;
@@ -429,33 +423,51 @@ cache_key (CudaDnn *dnn, const CudaDnnGraph *graph)
                           tf32, f->deterministic, f->winograd, f->workspace_limit, timing (dnn) ? f->benchmark_limit : -1, text);
 }
 
-/* A stored plan is what cuDNN itself wrote; it refuses one that it cannot use. */
+static char *
+cache_key (const char *text)
+{
+  return cuda_cache_key ((const char *const[]) { text, NULL });
+}
+
+/* What is kept is three texts, each with its NUL: what it is for, the plan's text, cuDNN's JSON.  A file that speaks of another plan counts as none. */
 static CudaDnnPlan *
-from_cache (CudaDnn *dnn, const CudaDnnGraph *graph, const char *key)
+from_cache (CudaDnn *dnn, const CudaDnnGraph *graph, const char *text)
 {
   g_auto (DnnMaker) m;
-  g_autofree char *text = NULL, *json = dnn->cache ? dnn_cache_load (dnn->cache, key, &text) : NULL;
+  g_autofree char *key = cache_key (text);
+  g_autoptr (GBytes) bytes = cuda_cache_read (KIND, key);
+  gsize n = 0, head = strlen (text) + 1;
+  const char *data = bytes ? g_bytes_get_data (bytes, &n) : NULL;
   CudaDnnPlan *plan = NULL;
   dnn_maker_init (&m);
-  if (json)
+  if (n > head && data[n - 1] == 0 && memcmp (data, text, head) == 0 && head + strlen (data + head) + 1 < n)
     {
+      const char *json = data + head + strlen (data + head) + 1;
       Descriptor d = plan_descriptor (dnn, &m);
       dnn_set (&m, d, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, (int64_t) strlen (json), json);
       if (dnn_finish (&m, d))
-        plan = plan_new (dnn_take (&m, d), graph, text);
+        plan = plan_new (dnn_take (&m, d), graph, data + head);
     }
   return plan;
 }
 
 static void
-to_cache (CudaDnn *dnn, const CudaDnnPlan *plan, const char *key)
+to_cache (const CudaDnnPlan *plan, const char *text)
 {
   int64_t n = 0;
-  if (dnn->cache && cudnnBackendGetAttribute (plan->plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, 0, &n, NULL) == CUDNN_STATUS_SUCCESS && n > 0)
+  if (cudnnBackendGetAttribute (plan->plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, 0, &n, NULL) == CUDNN_STATUS_SUCCESS && n > 0)
     {
-      g_autofree char *json = g_malloc0 ((gsize) n + 1), *text = g_strconcat (plan->text, ", cached", NULL);
+      g_autofree char *key = cache_key (text), *json = g_malloc0 ((gsize) n + 1);
       if (cudnnBackendGetAttribute (plan->plan, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION, CUDNN_TYPE_CHAR, n, &n, json) == CUDNN_STATUS_SUCCESS)
-        dnn_cache_store (dnn->cache, key, text, json);
+        {
+          g_autoptr (GString) all = g_string_new (text);
+          g_string_append_c (all, 0);
+          g_string_append_printf (all, "%s, cached", plan->text);
+          g_string_append_c (all, 0);
+          g_string_append_len (all, json, (gssize) strlen (json) + 1);
+          g_autoptr (GBytes) bytes = g_bytes_new (all->str, all->len);
+          cuda_cache_write (KIND, key, bytes);
+        }
     }
 }
 
@@ -471,10 +483,10 @@ cuda_dnn_build (CudaDnn *dnn, CudaDnnGraph *graph, GError **error)
                 cuda_dnn_version () % 100);
   else
     {
-      g_autofree char *key = cache_key (dnn, g);
-      plan = from_cache (dnn, g, key);
+      g_autofree char *text = cache_text (dnn, g);
+      plan = from_cache (dnn, g, text);
       if (!plan && (plan = search (dnn, g, error)))
-        to_cache (dnn, plan, key);
+        to_cache (plan, text);
     }
   dnn->built += plan != NULL;
   return plan;

@@ -103,8 +103,6 @@ typedef struct _CudaDnnPlan CudaDnnPlan;
 CudaDnn     *cuda_dnn_new      (const char *device, gboolean deviceless, const HeddleFlags *flags, GError **error);
 void         cuda_dnn_free     (CudaDnn *dnn);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (CudaDnn, cuda_dnn_free)
-/* The folder of the plan cache; NULL: none.  By default the user's cache folder. */
-void         cuda_dnn_set_cache (CudaDnn *dnn, const char *folder);
 gint         cuda_dnn_version   (void);                 /* of the library that runs, as 91900; 0: built without cuDNN */
 
 /* A plan for GRAPH (taken).  NULL without an error: this cuDNN has none for this graph on this device under the flags; cuda_dnn_reason () says why, and the
