@@ -1,4 +1,4 @@
-/* cuda/dnn-ops.c: operations of a program, alone or several in a row, as one graph.
+/* cuda/dnn-ops.c: operations of a program, alone or with those that read their result, as one graph.
  * Must not know how programs are compiled into steps, nor whether cuDNN has a plan. */
 #include "dnn-ops.h"
 
@@ -30,46 +30,76 @@ bind (Match *m, CudaDnnUid uid, const HeddleValue *value)
 }
 
 static gboolean
-done (Match *m, guint n_ops, CudaDnnGraph *graph)
+done (Match *m, CudaDnnGraph *graph)
 {
   m->m->graph = graph;
-  m->m->n_ops = n_ops;
   return graph != NULL;
 }
 
-/* Operation N of the run if it is CODE, reads VALUE, and is the only one to do so. */
-static const HeddleOp *
-next (const Match *m, guint n, HeddleOpCode code, const HeddleValue *value)
-{
-  const HeddleOp *op = m->flags->fusion && n < m->most && m->i + n < m->program->ops->len && value->n_uses == 1 ? m->program->ops->pdata[m->i + n] : NULL;
-  gboolean reads = FALSE;
-  for (guint k = 0; op && k < op->n_in; k++)
-    reads = reads || op->in[k] == value;
-  return reads && op->info->code == code ? op : NULL;
-}
-
-/* The other addend of the ADD that is operation N of the run, when it needs no broadcast. */
-static const HeddleValue *
-addend (const Match *m, guint n, const HeddleValue *value)
-{
-  const HeddleOp *op = next (m, n, HEDDLE_OP_ADD, value);
-  const HeddleValue *other = !op ? NULL : op->in[0] == value ? op->in[1] : op->in[0];
-  return other && other != value && other->dtype == value->dtype && heddle_shape_equal (&other->shape, &value->shape) ? other : NULL;
-}
-
-/* What is added behind operation N - 1, and relu behind that.  Moves *N and *VALUE on. */
 static void
-epilogue (Match *m, guint *n, const HeddleValue **value, gboolean *residual, gboolean *relu)
+take (Match *m, const HeddleOp *op)
 {
-  const HeddleValue *other = addend (m, *n, *value);
-  const HeddleOp *add = other ? m->program->ops->pdata[m->i + *n] : NULL;
-  const HeddleOp *last = next (m, *n + (add != NULL), HEDDLE_OP_RELU, add ? add->out[0] : *value);
-  *residual = add != NULL;
-  *relu = last != NULL;
-  *n += (guint) (*residual + *relu);
-  *value = last ? last->out[0] : add ? add->out[0] : *value;
-  if (add)
-    bind (m, CUDA_DNN_RESIDUAL, other);
+  m->m->op[m->m->n_ops++] = op;
+}
+
+static gboolean
+reads (const HeddleOp *op, const HeddleValue *value)
+{
+  gboolean hit = FALSE;
+  for (guint k = 0; k < op->n_in; k++)
+    hit = hit || op->in[k] == value;
+  return hit;
+}
+
+/* The first operation that reads VALUE, if it is CODE and may join. */
+static const HeddleOp *
+reader (const Match *m, HeddleOpCode code, const HeddleValue *value)
+{
+  const HeddleOp *op = NULL;
+  for (guint i = m->i + 1; m->flags->fusion && m->m->n_ops < m->most && !op && i < m->program->ops->len; i++)
+    op = reads (m->program->ops->pdata[i], value) ? m->program->ops->pdata[i] : NULL;
+  return op && op->info->code == code ? op : NULL;
+}
+
+static const HeddleOp *
+only_reader (const Match *m, HeddleOpCode code, const HeddleValue *value)
+{
+  return value->n_uses == 1 ? reader (m, code, value) : NULL;
+}
+
+/* Is VALUE there, unchanged, when the first operation runs? */
+static gboolean
+is_there (const Match *m, const HeddleValue *value)
+{
+  return value->kind == HEDDLE_VALUE_INPUT || (value->kind == HEDDLE_VALUE_TEMP && value->producer->id < m->op->id);
+}
+
+/* What is added to VALUE by the only operation that reads it, when that needs no broadcast. */
+static const HeddleValue *
+addend (const Match *m, const HeddleOp *add, const HeddleValue *value)
+{
+  const HeddleValue *other = !add ? NULL : add->in[0] == value ? add->in[1] : add->in[0];
+  return other && other != value && other->dtype == value->dtype && heddle_shape_equal (&other->shape, &value->shape) && is_there (m, other) ? other : NULL;
+}
+
+/* What is added to *VALUE and relu of the sum, as far as they can join.  Moves *VALUE on. */
+static void
+epilogue (Match *m, const HeddleValue **value, gboolean *residual, gboolean *relu)
+{
+  const HeddleOp *add = only_reader (m, HEDDLE_OP_ADD, *value);
+  const HeddleValue *other = addend (m, add, *value);
+  if ((*residual = other != NULL))
+    {
+      take (m, add);
+      bind (m, CUDA_DNN_RESIDUAL, other);
+      *value = add->out[0];
+    }
+  const HeddleOp *last = only_reader (m, HEDDLE_OP_RELU, *value);
+  if ((*relu = last != NULL))
+    {
+      take (m, last);
+      *value = last->out[0];
+    }
 }
 
 /* ---- convolutions ---- */
@@ -87,16 +117,15 @@ match_conv (Match *m)
   CudaDnnConv c = conv_of (m, CUDA_DNN_FORWARD, op->in[0]);
   const HeddleValue *y = op->out[0];
   gboolean relu = FALSE;
-  guint n = 1;
   c.x = op->in[0]->shape, c.w = op->in[1]->shape, c.y = y->shape;
   c.bias = op->n_in > 2;
-  epilogue (m, &n, &y, &c.residual, &relu);
+  epilogue (m, &y, &c.residual, &relu);
   c.activation = relu ? CUDA_DNN_RELU : CUDA_DNN_LINEAR;
   bind (m, CUDA_DNN_X, op->in[0]);
   bind (m, CUDA_DNN_W, op->in[1]);
   bind (m, CUDA_DNN_BIAS, c.bias ? op->in[2] : NULL);
   bind (m, CUDA_DNN_Y, y);
-  return (!c.bias || op->in[2]->dtype == c.dtype) && op->in[1]->dtype == c.dtype && done (m, n, cuda_dnn_graph_conv (&c));
+  return (!c.bias || op->in[2]->dtype == c.dtype) && op->in[1]->dtype == c.dtype && done (m, cuda_dnn_graph_conv (&c));
 }
 
 static gboolean
@@ -108,7 +137,7 @@ match_conv_grad_input (Match *m)
   bind (m, CUDA_DNN_DY, op->in[0]);
   bind (m, CUDA_DNN_W, op->in[1]);
   bind (m, CUDA_DNN_DX, op->out[0]);
-  return op->n_in == 2 && op->in[1]->dtype == c.dtype && done (m, 1, cuda_dnn_graph_conv (&c));
+  return op->n_in == 2 && op->in[1]->dtype == c.dtype && done (m, cuda_dnn_graph_conv (&c));
 }
 
 static gboolean
@@ -121,7 +150,7 @@ match_conv_grad_weight (Match *m)
   bind (m, CUDA_DNN_X, op->in[1]);
   bind (m, CUDA_DNN_DW, op->out[0]);
   m->m->bias_grad = c.attr.bias ? op->out[1] : NULL;
-  return op->in[1]->dtype == c.dtype && op->out[0]->dtype == c.dtype && done (m, 1, cuda_dnn_graph_conv (&c));
+  return op->in[1]->dtype == c.dtype && op->out[0]->dtype == c.dtype && done (m, cuda_dnn_graph_conv (&c));
 }
 
 /* ---- batch norm.  In NCHW cuDNN turns the images around and back in 100 MB of workspace: own kernels read them as they lie. ---- */
@@ -148,8 +177,7 @@ match_batch_norm (Match *m)
   const HeddleBatchNormAttr *a = op->attr;
   CudaDnnBatchNorm b = batch_norm_of (m, op, op->in[0]);
   const HeddleValue *y = op->out[0];
-  guint n = 1;
-  epilogue (m, &n, &y, &b.residual, &b.relu);
+  epilogue (m, &y, &b.residual, &b.relu);
   for (guint i = 0; i < G_N_ELEMENTS (in); i++)
     {
       bind (m, in[i], op->in[i]);
@@ -159,7 +187,7 @@ match_batch_norm (Match *m)
   gboolean read = FALSE;
   for (guint i = 1; i < op->n_out; i++)
     read = read || op->out[i]->n_uses > 0;
-  return suits (m, op->in[0]) && (a->training || !read) && done (m, n, a->training ? cuda_dnn_graph_batch_norm (&b) : cuda_dnn_graph_batch_norm_eval (&b));
+  return suits (m, op->in[0]) && (a->training || !read) && done (m, a->training ? cuda_dnn_graph_batch_norm (&b) : cuda_dnn_graph_batch_norm_eval (&b));
 }
 
 static void
@@ -177,26 +205,27 @@ match_batch_norm_grad (Match *m)
 {
   CudaDnnBatchNorm b = batch_norm_of (m, m->op, m->op->in[1]);
   bind_batch_norm_grad (m, m->op);
-  return suits (m, m->op->in[1]) && ((const HeddleBatchNormAttr *) m->op->attr)->training && m->op->in[0]->dtype == b.dtype && done (m, 1, cuda_dnn_graph_batch_norm_grad (&b));
+  return suits (m, m->op->in[1]) && ((const HeddleBatchNormAttr *) m->op->attr)->training && m->op->in[0]->dtype == b.dtype && done (m, cuda_dnn_graph_batch_norm_grad (&b));
 }
 
 /* relu_grad (dy, y) and the batch norm's gradient behind it.  Where the gradient behind relu has other readers it is the residual's gradient too. */
 static gboolean
 match_relu_grad (Match *m)
 {
-  const HeddleOp *relu = m->op, *op = m->flags->fusion && m->most > 1 && m->i + 1 < m->program->ops->len ? m->program->ops->pdata[m->i + 1] : NULL;
-  gboolean ok = op && op->info->code == HEDDLE_OP_BATCH_NORM_GRAD && op->in[0] == relu->out[0] && ((const HeddleBatchNormAttr *) op->attr)->training && suits (m, op->in[1])
+  const HeddleOp *relu = m->op, *op = reader (m, HEDDLE_OP_BATCH_NORM_GRAD, relu->out[0]);
+  gboolean ok = op && op->in[0] == relu->out[0] && is_there (m, op->in[1]) && is_there (m, op->in[3]) && is_there (m, op->in[4]) && ((const HeddleBatchNormAttr *) op->attr)->training && suits (m, op->in[1])
                 && relu->in[0]->dtype == op->in[1]->dtype && relu->in[1]->dtype == op->in[1]->dtype;
   if (ok)
     {
       CudaDnnBatchNorm b = batch_norm_of (m, op, op->in[1]);
+      take (m, op);
       b.relu = TRUE;
       b.residual = relu->out[0]->n_uses > 1;
       bind_batch_norm_grad (m, op);
       bind (m, CUDA_DNN_DY, relu->in[0]);
       bind (m, CUDA_DNN_Y, relu->in[1]);
       bind (m, CUDA_DNN_DRESIDUAL, b.residual ? relu->out[0] : NULL);
-      ok = done (m, 2, cuda_dnn_graph_batch_norm_grad (&b));
+      ok = done (m, cuda_dnn_graph_batch_norm_grad (&b));
     }
   return ok;
 }
@@ -238,7 +267,7 @@ match_row_norm (Match *m)
       bind (m, CUDA_DNN_Y, op->out[0]);
       bind (m, CUDA_DNN_MEAN, rms ? NULL : op->out[1]);
       bind (m, CUDA_DNN_RSTD, op->out[rms ? 1 : 2]);
-      ok = op->out[0]->dtype == n.dtype && done (m, 1, cuda_dnn_graph_row_norm (&n));
+      ok = op->out[0]->dtype == n.dtype && done (m, cuda_dnn_graph_row_norm (&n));
     }
   return ok;
 }
@@ -259,7 +288,7 @@ match_row_norm_grad (Match *m)
       bind (m, CUDA_DNN_DX, op->out[0]);
       bind (m, CUDA_DNN_DSCALE, op->out[1]);
       bind (m, CUDA_DNN_DSHIFT, rms ? NULL : op->out[2]);
-      ok = op->in[0]->dtype == n.dtype && all_f32 (op->out + 1, op->n_out - 1) && done (m, 1, cuda_dnn_graph_row_norm_grad (&n));
+      ok = op->in[0]->dtype == n.dtype && all_f32 (op->out + 1, op->n_out - 1) && done (m, cuda_dnn_graph_row_norm_grad (&n));
     }
   return ok;
 }
@@ -275,7 +304,7 @@ match_pool (Match *m)
   bind (m, CUDA_DNN_X, op->in[0]);
   bind (m, CUDA_DNN_Y, op->out[0]);
   bind (m, CUDA_DNN_INDEX, p.average ? NULL : op->out[1]);
-  return (p.average || (suits (m, op->in[0]) && p.attr.kernel[0] * p.attr.kernel[1] <= G_MAXINT8)) && done (m, 1, cuda_dnn_graph_pool (&p));
+  return (p.average || (suits (m, op->in[0]) && p.attr.kernel[0] * p.attr.kernel[1] <= G_MAXINT8)) && done (m, cuda_dnn_graph_pool (&p));
 }
 
 static gboolean
@@ -287,7 +316,7 @@ match_pool_grad (Match *m)
   bind (m, CUDA_DNN_DY, op->in[0]);
   bind (m, CUDA_DNN_INDEX, p.average ? NULL : op->in[1]);
   bind (m, CUDA_DNN_DX, op->out[0]);
-  return (p.average || (suits (m, op->in[0]) && p.attr.kernel[0] * p.attr.kernel[1] <= G_MAXINT8)) && done (m, 1, cuda_dnn_graph_pool_grad (&p));
+  return (p.average || (suits (m, op->in[0]) && p.attr.kernel[0] * p.attr.kernel[1] <= G_MAXINT8)) && done (m, cuda_dnn_graph_pool_grad (&p));
 }
 
 /* ---- attention ---- */
@@ -307,7 +336,7 @@ match_attention (Match *m)
     bind (m, grad ? backward[i] : forward[i], op->in[i]);
   for (guint i = 0; i < op->n_out; i++)
     bind (m, grad ? gradients[i] : results[i], op->out[i]);
-  return a.dtype != HEDDLE_F32 && done (m, 1, grad ? cuda_dnn_graph_attention_grad (&a) : cuda_dnn_graph_attention (&a));
+  return a.dtype != HEDDLE_F32 && done (m, grad ? cuda_dnn_graph_attention_grad (&a) : cuda_dnn_graph_attention (&a));
 }
 
 /* ---- linear with an activation that cuBLASLt has no epilogue for ---- */
@@ -322,13 +351,16 @@ match_linear (Match *m)
   gint64 n = op->in[1]->shape.size[0], k = op->in[1]->shape.size[1];
   CudaDnnMatmul a = { .dtype = op->in[0]->dtype, .batch = 1, .m = heddle_shape_count (&op->in[0]->shape) / k, .n = n, .k = k, .transpose_w = TRUE, .bias = op->n_in > 2 };
   for (guint i = 0; i < G_N_ELEMENTS (activations) && !last; i++)
-    if ((last = next (m, 1, activations[i].code, op->out[0])))
-      a.activation = activations[i].activation;
+    if ((last = only_reader (m, activations[i].code, op->out[0])))
+      {
+        take (m, last);
+        a.activation = activations[i].activation;
+      }
   bind (m, CUDA_DNN_X, op->in[0]);
   bind (m, CUDA_DNN_W, op->in[1]);
   bind (m, CUDA_DNN_BIAS, a.bias ? op->in[2] : NULL);
   bind (m, CUDA_DNN_Y, last ? last->out[0] : NULL);
-  return last && op->in[1]->dtype == a.dtype && (!a.bias || op->in[2]->dtype == a.dtype) && done (m, 2, cuda_dnn_graph_matmul (&a));
+  return last && op->in[1]->dtype == a.dtype && (!a.bias || op->in[2]->dtype == a.dtype) && done (m, cuda_dnn_graph_matmul (&a));
 }
 
 static gboolean (*
@@ -367,5 +399,6 @@ cuda_dnn_match (const HeddleProgram *program, guint i, guint most, CudaDnnLayout
   gboolean (*f) (Match *m) = matcher (op->info->code);
   Match m = { program, i, most, flags, op, match };
   *match = (CudaDnnMatch) { .layout = is_image (op->info->code) ? layout : CUDA_DNN_NCHW };
+  take (&m, op);
   return f && most > 0 && f (&m);
 }

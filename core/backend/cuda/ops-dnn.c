@@ -31,10 +31,12 @@ run_dnn (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
 }
 
 static gboolean
-is_output (CudaDnnUid uid, const HeddleProgram *program, const CudaDnnMatch *m, guint first)
+is_output (const CudaDnnMatch *m, const HeddleValue *v)
 {
-  const HeddleValue *v = m->value[uid];
-  return v->kind == HEDDLE_VALUE_TEMP && v->producer->id >= first && v->producer->id < first + m->n_ops;
+  gboolean hit = FALSE;
+  for (guint i = 0; i < m->n_ops; i++)
+    hit = hit || (v->kind == HEDDLE_VALUE_TEMP && v->producer == m->op[i]);
+  return hit;
 }
 
 static CudaOrder
@@ -51,13 +53,13 @@ emit (CudaCompiler *c, const HeddleOp *op, const CudaDnnMatch *m, CudaDnnPlan *p
   Dnn *d = g_new0 (Dnn, 1);
   gsize bytes = cuda_dnn_workspace (plan);
   for (guint uid = 1; uid < CUDA_DNN_N_UIDS; uid++)
-    if (m->value[uid] && !is_output (uid, c->plan->program, m, op->id))
+    if (m->value[uid] && !is_output (m, m->value[uid]))
       operand[uid] = cuda_form (c, m->value[uid], m->value[uid]->dtype, order_of (m, m->value[uid]));
   CudaStep *step = cuda_step_new (c->plan, op, cuda_dnn_plan_text (plan), run_dnn);
   for (guint uid = 1; uid < CUDA_DNN_N_UIDS; uid++)
     {
       const HeddleValue *v = m->value[uid];
-      if (v && is_output (uid, c->plan->program, m, op->id))
+      if (v && is_output (m, v))
         {
           d->out[step->n_out] = (guint8) uid;
           cuda_step_out (step, cuda_target (c, v, v->dtype, order_of (m, v)));
@@ -80,7 +82,7 @@ emit (CudaCompiler *c, const HeddleOp *op, const CudaDnnMatch *m, CudaDnnPlan *p
     if (d->out[i])
       cuda_made_as (c, m->value[d->out[i]], step->out[i]);
   for (guint i = 0; i < m->n_ops; i++)
-    c->done[op->id + i] = TRUE;
+    c->done[m->op[i]->id] = TRUE;
   c->device->primitives++;
 }
 
