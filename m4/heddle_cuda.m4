@@ -27,8 +27,8 @@ AC_ARG_WITH([cudnn],
   [], [with_cudnn=auto])
 
 have_cuda=no have_cudnn=no heddle_cuda_why=
-heddle_ccbin= NVCC_GENCODE= CUDA_CPPFLAGS= CUDA_LIBS= CUDA_RPATH= CUDNN_CPPFLAGS= CUDNN_LIBS= CUDA_RPATH_EXTRA=
-CUDA_VERSION_STR= CUDNN_VERSION_STR=
+heddle_ccbin= NVCC_GENCODE= NVCC_COMPRESS= CUDA_CPPFLAGS= CUDA_LIBS= CUDA_RPATH= CUDNN_CPPFLAGS= CUDNN_LIBS= CUDA_RPATH_EXTRA=
+CUDA_VERSION_STR= CUDNN_VERSION_STR= heddle_cuda_libdir=
 
 AS_IF([test "x$with_cuda" != xno],
 [ dnl ---- where is the toolkit
@@ -101,6 +101,8 @@ _TKEOF
        AS_IF([$NVCC $heddle_ccbin $NVCC_GENCODE -fatbin conftest.cu -o conftest.fatbin >&AS_MESSAGE_LOG_FD 2>&1 && test -s conftest.fatbin],
          [AC_MSG_RESULT([yes])],
          [AC_MSG_RESULT([no]); heddle_cuda_why="nvcc cannot compile (see config.log)"])
+       AS_IF([test -z "$heddle_cuda_why" && $NVCC $heddle_ccbin $NVCC_GENCODE --compress-mode=size -fatbin conftest.cu -o conftest.fatbin >&AS_MESSAGE_LOG_FD 2>&1],
+         [NVCC_COMPRESS=--compress-mode=size])
        rm -f conftest.cu conftest.fatbin])
     dnl ---- cuDNN
     AS_IF([test -z "$heddle_cuda_why" && test "x$with_cudnn" != xno],
@@ -136,7 +138,7 @@ _TKEOF
        [AC_MSG_ERROR([--with-cuda=$with_cuda: $heddle_cuda_why])])
      NVCC= CUDA_CPPFLAGS= CUDA_LIBS= CUDNN_LIBS= CUDNN_CPPFLAGS= have_cudnn=no])
 ],[AS_CASE([$with_cudnn], [auto|no], [], [AC_MSG_ERROR([--with-cudnn needs --with-cuda])])])
-AC_SUBST([NVCC_HOSTFLAGS], [$heddle_ccbin]) AC_SUBST([NVCC_GENCODE]) AC_SUBST([CUDA_CPPFLAGS]) AC_SUBST([CUDA_LIBS]) AC_SUBST([CUDA_RPATH])
+AC_SUBST([NVCC_HOSTFLAGS], [$heddle_ccbin]) AC_SUBST([NVCC_GENCODE]) AC_SUBST([NVCC_COMPRESS]) AC_SUBST([CUDA_CPPFLAGS]) AC_SUBST([CUDA_LIBS]) AC_SUBST([CUDA_RPATH]) AC_SUBST([CUDA_LIBDIR], [$heddle_cuda_libdir])
 AC_SUBST([CUDNN_CPPFLAGS]) AC_SUBST([CUDNN_LIBS]) AC_SUBST([CUDA_VERSION_STR]) AC_SUBST([CUDNN_VERSION_STR])
 AM_CONDITIONAL([HAVE_CUDA], [test $have_cuda = yes])
 AM_CONDITIONAL([HAVE_CUDNN], [test $have_cudnn = yes])

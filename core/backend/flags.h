@@ -21,6 +21,7 @@ typedef struct
   int    matmul_precision;         /* HeddleMatmulPrecision */
   bool   deterministic;            /* deterministic algorithms only */
   bool   fusion;                   /* join elementwise operations with the operations before them */
+  bool   cuda_graphs;              /* CUDA: a step is captured once and replayed */
   bool   winograd;                 /* 3x3 convolutions in fewer products where it is faster; rounds coarser */
   gint64 threads;                  /* CPU threads for arithmetic; "auto" (0) = what the affinity mask and cgroup allow */
 } HeddleFlags;

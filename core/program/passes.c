@@ -124,10 +124,8 @@ same_memory (const HeddleVariable *a, const HeddleVariable *b)
   return a != b && (a->flat == b || b->flat == a);
 }
 
-/* A cluster may not write a variable through one name and touch it through another (a window and its flat buffer), nor write a scalar
- * that a wider loop reads. */
-static gboolean
-conflicts (const HeddleProgram *p, guint from, guint to, const HeddleOp *op)
+gboolean
+heddle_program_conflicts (const HeddleProgram *p, guint from, guint to, const HeddleOp *op)
 {
   gboolean conflict = FALSE;
   for (guint i = from; !conflict && i < to; i++)
@@ -151,7 +149,7 @@ heddle_program_clusters (const HeddleProgram *p, gint *cluster)
     {
       const HeddleOp *op = p->ops->pdata[i];
       gboolean joins = loop_shape (op, &shape);
-      gboolean goes_on = joins && current.rank >= 0 && heddle_shape_equal (&shape, &current) && !conflicts (p, start, i, op);
+      gboolean goes_on = joins && current.rank >= 0 && heddle_shape_equal (&shape, &current) && !heddle_program_conflicts (p, start, i, op);
       if (joins && !goes_on)
         {
           n++;

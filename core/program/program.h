@@ -235,6 +235,8 @@ gsize          heddle_memory_plan        (const gsize *sizes, const HeddleLifeti
 /* Chains of elementwise operations that one loop can run: cluster[op id] = cluster number, or -1.  Members of a cluster are CONSECUTIVE in
  * execution order, all iterate over the same number of elements (scalars of rank 0 may be read by any), and ASSIGNs of whole variables belong to them. */
 guint          heddle_program_clusters   (const HeddleProgram *program, gint *cluster /* n ops */);
+/* One loop over operations FROM .. TO - 1 and OP would write a variable through one name and touch it through another: a window and its flat buffer. */
+gboolean       heddle_program_conflicts  (const HeddleProgram *program, guint from, guint to, const HeddleOp *op);
 
 /* (transfer full) One line per operation: "%12 f32 64x6x28x28 = conv2d %3 %4 stride=1 padding=2   # conv1". */
 char          *heddle_program_print      (const HeddleProgram *program);

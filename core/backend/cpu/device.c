@@ -335,7 +335,7 @@ device_counter (HeddleDevice *device, HeddleCounter counter)
 static gboolean
 device_honours (HeddleDevice *device, const char *name)
 {
-  static const char *const others[] = { "cudnn_benchmark", "benchmark_limit", "benchmark_shapes", "workspace_limit", "tf32", "tf32_matmul", "tf32_conv", "matmul_precision", "pin_memory", NULL };
+  static const char *const others[] = { "cudnn_benchmark", "benchmark_limit", "benchmark_shapes", "workspace_limit", "tf32", "tf32_matmul", "tf32_conv", "matmul_precision", "cuda_graphs", "pin_memory", NULL };
   (void) device;
   return !g_strv_contains (others, name);
 }

@@ -1,0 +1,265 @@
+/* cuda/cuda.h: what the files of the cuda backend share: device, queue, operands, steps, plan, compiler.  Private to the module.
+ * Must not know how any operation is computed. */
+#ifndef HEDDLE_BACKEND_CUDA_H
+#define HEDDLE_BACKEND_CUDA_H
+
+#include "backend/backend.h"
+
+#include <cuda_runtime_api.h>
+
+typedef struct _CudaDevice   CudaDevice;
+typedef struct _CudaPlan     CudaPlan;
+typedef struct _CudaStep     CudaStep;
+typedef struct _CudaCompiler CudaCompiler;
+typedef struct _CudaKernel   CudaKernel;     /* one function on the device */
+
+/* ---- the device ---- */
+
+/* Images (N, C, H, W) and convolution weights (Cout, Cin/groups, Kh, Kw) of rank 4 may lie channels last; everything else is row-major. */
+typedef enum { CUDA_ROWS = 0, CUDA_CHANNELS_LAST } CudaLayout;
+
+/* The 16-bit copy of a flat parameter buffer, which casts of its windows read instead of being computed. */
+typedef struct
+{
+  HeddleVariable *flat;
+  HeddleDtype     dtype;
+  gpointer        data;          /* NULL before the first run that reads it */
+  gboolean        stale;         /* the f32 numbers have changed since it was written */
+} CudaShadow;
+
+/* Device memory that the inputs of a run are copied to; runs take turns. */
+#define CUDA_SLOTS 2
+typedef struct
+{
+  char       *memory;
+  cudaEvent_t uploaded;          /* its copies are done */
+  cudaEvent_t released;          /* the run that read it is done */
+} CudaSlot;
+
+struct _CudaDevice
+{
+  HeddleDevice   base;
+  HeddleFlags    flags;
+  int            index;
+  int            capability;     /* 90 */
+  guint          processors;
+  struct cudaDeviceProp *properties;
+  gboolean       own;            /* own kernels for everything: no cuBLAS, no cuDNN, no generated kernels */
+  cudaStream_t   compute, copy;
+  GHashTable    *kernels;        /* name -> CudaKernel *, owned; those of the module itself */
+  GHashTable    *generated;      /* CudaKernel *, owned: of images loaded later */
+  GPtrArray     *modules;        /* loaded images, unloaded with the device; the module's own first */
+  guint          own_images;
+  GPtrArray     *memory;         /* device memory that variables live in */
+  GPtrArray     *shadows;        /* CudaShadow *, owned */
+  GPtrArray     *plans;          /* CudaPlan *, borrowed */
+  char          *arena;          /* one for all plans: only one runs at a time */
+  gsize          arena_bytes, slot_bytes, staging_bytes;
+  guint          epoch;          /* grows when memory that graphs point to has moved */
+  CudaSlot       slots[CUDA_SLOTS];
+  guint          turn;           /* of the slots */
+  cudaEvent_t    pending;        /* upload of the last run, not known to be done; or NULL */
+  char          *staging;        /* pinned, for what the host reads */
+  guint64        allocations, primitives, syncs, waited;
+  gpointer       blas, dnn, rtc, chains;   /* of blas.c, dnn-steps.c and chain-steps.c; each made when first asked for */
+  void         (*blas_free) (gpointer), (*dnn_free) (gpointer), (*rtc_free) (gpointer), (*chains_free) (gpointer);
+};
+
+/* What a step is given to put its work on. */
+typedef struct
+{
+  CudaDevice     *device;
+  cudaStream_t    stream;
+  const HeddleOp *op;            /* in hand, for messages; may be NULL */
+} CudaQueue;
+
+/* ---- operands: where a step finds a tensor ---- */
+
+typedef enum { CUDA_NOWHERE = 0, CUDA_ARENA, CUDA_VARIABLE, CUDA_INPUT, CUDA_CONSTANT, CUDA_SHADOW } CudaWhere;
+
+typedef struct
+{
+  CudaWhere       where;
+  guint           index;         /* ARENA: in plan->buffers; INPUT: in the program's inputs; CONSTANT: in plan->constants */
+  HeddleVariable *variable;      /* VARIABLE, SHADOW */
+  CudaShadow     *shadow;        /* SHADOW */
+  double          constant;      /* CONSTANT: its number */
+  HeddleDtype     dtype;
+  HeddleShape     shape;
+  CudaLayout      layout;
+} CudaOperand;
+
+typedef struct { gsize bytes, offset; gint first, last; } CudaBuffer;
+/* Step STEP may write buffer OUT over buffer IN, if it is the last to read that. */
+typedef struct { guint step, in, out; } CudaSharing;
+typedef struct { const HeddleValue *value; char *form; } CudaOwner;   /* of a buffer: NULL for scratch; FORM "" as it was made */
+
+typedef gboolean (*CudaRun) (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error);
+
+struct _CudaStep
+{
+  CudaRun         run;           /* puts work on queue->stream; allocates nothing, waits for nothing: it is captured */
+  const HeddleOp *op;            /* NULL for conversions */
+  const char     *what;          /* kernel or implementation, for people; lives as long as the plan */
+  guint           n_in, n_out, n_scratch, n_parts;
+  CudaOperand    *in, *out, *scratch;
+  guint           fault;         /* its place in plan->faults, plus 1; 0: none */
+  gpointer        data;
+  GDestroyNotify  data_free;
+  cudaEvent_t     begin, finish; /* of timed runs, or NULL */
+  gint64          start, end;
+};
+
+typedef struct { const HeddleOp *op; const char *what; } CudaFault;
+
+struct _CudaPlan
+{
+  HeddlePlan     base;
+  CudaDevice    *device;
+  HeddleProgram *program;
+  GPtrArray     *steps;          /* CudaStep *, owned */
+  GArray        *buffers;        /* CudaBuffer */
+  GArray        *sharing;        /* CudaSharing, in the order of steps */
+  GArray        *owners;         /* CudaOwner, one per buffer */
+  GArray        *constants;      /* float */
+  GArray        *faults;         /* CudaFault */
+  CudaOperand   *outputs;        /* of program->outputs */
+  gsize         *input_offset;   /* of each input in a slot */
+  gsize          input_bytes, arena_bytes;
+  const char    *peak;
+  guint          n_reorders;
+  char         **described;      /* per op */
+  GPtrArray     *strings;        /* owned texts that steps point to */
+  /* running */
+  float         *constant_memory;
+  guint32       *fault_memory;   /* one word per fault: 1 + the position of the first bad element, or 0 */
+  guint          slot;           /* of the run in hand */
+  cudaGraphExec_t graphs[CUDA_SLOTS];
+  guint          graph_epoch;    /* when GRAPHS were made */
+  gboolean       timed;
+  gint64         timed_at;       /* host clock when the timed run began; 0: its times are taken already */
+  cudaEvent_t    timed_from;
+  guint64        runs;
+  GPtrArray     *reads;          /* CudaShadow * that it reads */
+  GPtrArray     *writes;         /* HeddleVariable *: flat parameters that it assigns */
+  GPtrArray     *refreshes;      /* CudaShadow * that it writes itself along with their parameters */
+};
+
+/* ---- api.c: every status becomes a GError with the call, the operation, its shape and the remedy ---- */
+gboolean cuda_check       (cudaError_t status, const char *call, const HeddleOp *op, GError **error);
+#define CUDA(call, op, error) cuda_check ((call), #call, (op), (error))
+/* "cublasLtMatmul: CUBLAS_STATUS_...": a status of another library; NAME and REASON may be NULL */
+gboolean cuda_fail        (const char *call, int status, const char *name, const char *reason, const HeddleOp *op, GError **error);
+/* Makes DEVICE current in the calling thread. */
+gboolean cuda_use         (CudaDevice *device, GError **error);
+/* Device memory; WHAT: "the arena of \"train\", fullest at conv1".  HINT may be NULL. */
+gpointer cuda_malloc      (CudaDevice *device, gsize bytes, const char *what, GError **error);
+
+/* ---- kernels.c: functions on the device ---- */
+/* A kernel of the module by name.  NULL with an error. */
+CudaKernel *cuda_kernel      (CudaDevice *device, const char *name, GError **error);
+/* Kernel NAME of an image (cubin, fatbin or PTX) that stays in memory as long as the device.  For generated code; once per kernel. */
+CudaKernel *cuda_kernel_load (CudaDevice *device, gconstpointer image, const char *name, GError **error);
+typedef struct { guint grid[3], block[3]; guint shared; } CudaGrid;     /* 0 in GRID and BLOCK counts as 1; SHARED: dynamic, bytes */
+gboolean cuda_launch         (CudaQueue *queue, CudaKernel *kernel, const CudaGrid *grid, void **args, GError **error);
+/* A kernel of kernels/: its one argument structure by value. */
+gboolean cuda_launch_named   (CudaQueue *queue, const char *kernel, const CudaGrid *grid, gconstpointer args, GError **error);
+/* Blocks of THREADS for N elements, each thread taking every so-manieth, but no more than fill the device. */
+CudaGrid cuda_grid           (const CudaDevice *device, gint64 n, guint threads);
+
+/* ---- compile.c, forms.c: what lowerings call ---- */
+
+/* Lowers OP, and perhaps operations after it (cuda_mark_done), to steps.  TRUE: done.  FALSE without an error: it is not for this lowering, nothing was
+ * emitted, the next one is asked.  FALSE with an error: compilation ends. */
+typedef gboolean (*CudaLowering) (CudaCompiler *c, const HeddleOp *op, GError **error);
+/* lower.c: in the order in which they are asked, NULL-terminated; the second list alone when device->own */
+extern const CudaLowering cuda_lowerings_library[], cuda_lowerings_own[];
+
+struct _CudaCompiler
+{
+  CudaDevice *device;
+  CudaPlan   *plan;
+  GArray    **forms;             /* by value id: CudaOperand, every form in which the value exists */
+  HeddleVariable **forward;      /* by value id: the variable whose memory a value is made in, or NULL */
+  GPtrArray **users;             /* by value id: const HeddleOp *, the operations that read it */
+  gboolean   *done;              /* by op id: part of a step made earlier */
+  gboolean   *wanted;            /* by value id: somebody reads it */
+  CudaLayout  images;            /* how convolutions like their images in this program */
+  GError     *error;             /* what cuda_form and its like met; ends the compilation */
+};
+
+/* The value as it was made. */
+const CudaOperand *cuda_made (CudaCompiler *c, const HeddleValue *v);
+/* The value in a dtype and layout; emits the conversion if it does not exist yet. */
+CudaOperand cuda_form     (CudaCompiler *c, const HeddleValue *v, HeddleDtype dtype, CudaLayout layout);
+#define cuda_rows(c, v) cuda_form ((c), (v), (v)->dtype, CUDA_ROWS)
+/* Memory for a value that the next step makes: the arena, or the variable that it is assigned to.  Then cuda_made_as. */
+CudaOperand cuda_target   (CudaCompiler *c, const HeddleValue *v, HeddleDtype dtype, CudaLayout layout);
+void     cuda_made_as     (CudaCompiler *c, const HeddleValue *v, CudaOperand operand);
+/* The layout a variable has, or would get; the first plan that uses a parameter chooses (lowerings of convolutions, before cuda_form). */
+CudaLayout cuda_variable_layout (const HeddleVariable *v);
+void     cuda_prefer_layout (const HeddleValue *parameter, CudaLayout layout);
+
+CudaStep *cuda_step_new   (CudaCompiler *c, const HeddleOp *op, const char *what, CudaRun run);
+/* Inputs are brought into form BEFORE the step is made, so that their conversions come before it. */
+void     cuda_step_in     (CudaStep *step, CudaOperand operand);
+void     cuda_step_out_at (CudaStep *step, CudaOperand operand);     /* an output whose place is given: the variable of an ASSIGN */
+/* Adds the target of value V as the next output: cuda_target, cuda_made_as.  A value that nobody reads is left CUDA_NOWHERE unless NEEDED. */
+void     cuda_step_out    (CudaCompiler *c, CudaStep *step, const HeddleValue *v, HeddleDtype dtype, CudaLayout layout, gboolean needed);
+/* Memory that lives during the step only.  The index in step->scratch. */
+guint    cuda_step_scratch (CudaCompiler *c, CudaStep *step, gsize bytes);
+void     cuda_step_data   (CudaStep *step, gpointer data, GDestroyNotify data_free);
+/* The step checks its input and leaves 1 + position in a word on the device; WHAT: "index out of range". */
+void     cuda_step_fault  (CudaCompiler *c, CudaStep *step, const char *what);
+/* The newest step reads each element of in[IN] before it writes the same one of out[OUT], and never again: they may be one place in the arena. */
+void     cuda_may_share   (CudaCompiler *c, const CudaStep *step, guint in, guint out);
+/* TEXT (taken) lives as long as the plan. */
+const char *cuda_keep     (CudaPlan *plan, char *text);
+
+/* The only operation that reads V, or NULL: what may be made together with it.  NULL when fusion is off. */
+const HeddleOp *cuda_only_user (const CudaCompiler *c, const HeddleValue *v);
+void     cuda_mark_done   (CudaCompiler *c, const HeddleOp *op);
+gboolean cuda_is_done     (const CudaCompiler *c, const HeddleOp *op);
+/* This plan writes the 16-bit copy of FLAT in DTYPE itself, where the device has such a copy: its operand; else where = NOWHERE. */
+CudaOperand cuda_shadow_target (CudaCompiler *c, HeddleVariable *variable, HeddleDtype dtype);
+CudaShadow *cuda_shadow   (CudaDevice *device, const HeddleVariable *variable, HeddleDtype dtype, gboolean make);
+
+gpointer cuda_pointer     (CudaPlan *plan, const CudaOperand *operand);
+guint32 *cuda_fault_word  (CudaPlan *plan, const CudaStep *step);
+gboolean cuda_is_image    (const HeddleShape *shape);           /* of rank 4 */
+gboolean cuda_same_bytes  (CudaLayout a, CudaLayout b, const HeddleShape *shape);
+/* The strides, in elements, of a tensor of any rank in a layout. */
+void     cuda_strides     (const HeddleShape *shape, CudaLayout layout, gint64 *strides);
+gsize    cuda_bytes       (const CudaOperand *o);
+#define IN(i)      cuda_pointer (plan, &step->in[i])
+#define OUT(i)     cuda_pointer (plan, &step->out[i])
+#define SCRATCH(i) cuda_pointer (plan, &step->scratch[i])
+
+/* ---- forms.c: conversions on a queue ---- */
+gboolean cuda_convert     (CudaQueue *queue, gpointer dst, HeddleDtype to, gconstpointer src, HeddleDtype from, gint64 n, GError **error);
+gboolean cuda_relayout    (CudaQueue *queue, gpointer dst, CudaLayout to, gconstpointer src, CudaLayout from, HeddleDtype dtype, const HeddleShape *shape, GError **error);
+gboolean cuda_fill        (CudaQueue *queue, gpointer dst, HeddleDtype dtype, gint64 n, double value, GError **error);
+
+/* ---- slots of the interface, by file ---- */
+HeddlePlan *cuda_compile  (HeddleDevice *device, HeddleProgram *program, GError **error);
+void     cuda_plan_free   (HeddlePlan *plan);
+gboolean cuda_run         (HeddlePlan *plan, const gpointer *inputs, GError **error);
+gboolean cuda_fetch       (HeddlePlan *plan, guint index, HeddleTensor *tensor, GError **error);
+gboolean cuda_sync        (HeddleDevice *device, GError **error);
+/* Waits until everything handed over is done; reports what steps found wrong with their input. */
+gboolean cuda_settle      (CudaDevice *device, GError **error);
+/* Host memory, pinned, of at least BYTES for what the host reads next. */
+gpointer cuda_staging     (CudaDevice *device, gsize bytes, GError **error);
+void     cuda_plan_drop   (CudaPlan *plan);                     /* graphs, events and memory of its own */
+void     cuda_plan_timing (HeddlePlan *plan, gboolean on);
+gboolean cuda_plan_step   (HeddlePlan *plan, guint i, HeddlePlanStep *step);
+gboolean cuda_plan_buffer (HeddlePlan *plan, guint i, HeddlePlanBuffer *buffer);
+GPtrArray *cuda_plan_reorders (HeddlePlan *plan);
+void     cuda_plan_memory (HeddlePlan *plan, HeddleMemory *memory);
+char    *cuda_plan_describe (HeddlePlan *plan, guint op);
+void     cuda_note_owners (CudaCompiler *c);
+void     cuda_describe    (CudaCompiler *c);
+gboolean cuda_place       (CudaPlan *plan, GError **error);     /* arena.c: offsets of all buffers, memory for them */
+GPtrArray *cuda_doctor    (void);
+
+#endif

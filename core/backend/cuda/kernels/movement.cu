@@ -1,0 +1,130 @@
+/* cuda/kernels/movement.cu: strided copies, fills, embeddings, dropout, bytes to numbers, the loss scale.  Must not know programs. */
+#include "backend/cuda/kernels/own.cuh"
+
+static __device__ void
+copy_body (const HkCopy &a)
+{
+  for (int64_t i = first_index (); i < a.n; i += index_step ())
+    {
+      int64_t from = a.from, to = a.to, rest = i;
+      for (int axis = a.rank - 1; axis >= 0; axis--)
+        {
+          int64_t here = rest % a.size[axis];
+          rest /= a.size[axis];
+          from += here * a.src[axis];
+          to += here * a.dst[axis];
+        }
+      if (a.bytes == 1)
+        ((uint8_t *) a.y)[to] = ((const uint8_t *) a.x)[from];
+      else if (a.bytes == 2)
+        ((uint16_t *) a.y)[to] = ((const uint16_t *) a.x)[from];
+      else if (a.bytes == 4)
+        ((uint32_t *) a.y)[to] = ((const uint32_t *) a.x)[from];
+      else
+        ((uint64_t *) a.y)[to] = ((const uint64_t *) a.x)[from];
+    }
+}
+KERNEL_PLAIN (copy, HkCopy)
+
+static __device__ void
+fill_bytes_body (const HkFill &a)
+{
+  for (int64_t i = first_index (); i < a.n; i += index_step ())
+    if (a.bytes == 1)
+      ((uint8_t *) a.y)[i] = (uint8_t) a.pattern;
+    else if (a.bytes == 2)
+      ((uint16_t *) a.y)[i] = (uint16_t) a.pattern;
+    else if (a.bytes == 4)
+      ((uint32_t *) a.y)[i] = (uint32_t) a.pattern;
+    else
+      ((uint64_t *) a.y)[i] = a.pattern;
+}
+KERNEL_PLAIN (fill_bytes, HkFill)
+
+/* A thread makes one block of four words, that is four elements. */
+template <class T> static __device__ void
+dropout (const HkDropout &a)
+{
+  dropout_key key = { a.key[0], a.key[1], a.counter1, a.counter2, a.threshold };
+  for (int64_t block = first_index (); block < (a.n + 3) / 4; block += index_step ())
+    {
+      bool keep[4];
+      dropout_mask (keep, 4 * block, *a.step, key);
+      for (int64_t k = 0; k < 4 && 4 * block + k < a.n; k++)
+        st<T> (a.y, 4 * block + k, keep[k] ? ld<T> (a.x, 4 * block + k) * a.keep : 0.0f);
+    }
+}
+KERNEL (dropout, HkDropout)
+
+static __device__ void
+dequantize_body (const HkDequantize &a)
+{
+  for (int64_t i = first_index (); i < a.n; i += index_step ())
+    {
+      int c = a.channels > 1 ? (int) (i / a.pixels % a.channels) : 0;
+      a.y[i] = load_any (a.x, a.dtype, i) * a.a[c] + a.b[c];
+    }
+}
+KERNEL_PLAIN (dequantize, HkDequantize)
+
+template <class T> static __device__ void
+embedding (const HkEmbedding &a)
+{
+  for (int64_t i = first_index (); i < a.n * a.width; i += index_step ())
+    {
+      int64_t position = i / a.width, row = load_index (a.index, a.index_dtype, position);
+      bool good = row >= 0 && row < a.rows;
+      if (!good && a.fault)
+        atomicMax (a.fault, (uint32_t) (position + 1));
+      st<T> (a.y, i, good ? ld<T> (a.x, row * a.width + i % a.width) : 0.0f);
+    }
+}
+KERNEL (embedding, HkEmbedding)
+
+/* One block for a row of the table and 4 x 128 of its columns: it looks for the row's indices, 128 at a time, and adds what belongs to them in order. */
+template <class T> static __device__ void
+embedding_grad (const HkEmbedding &a)
+{
+  __shared__ int found[128];
+  int64_t row = blockIdx.x, first = (int64_t) blockIdx.y * 512 + threadIdx.x;
+  float sum[4] = { 0, 0, 0, 0 };
+  for (int64_t base = 0; base < a.n; base += 128)
+    {
+      int64_t i = base + threadIdx.x;
+      int match = i < a.n && load_index (a.index, a.index_dtype, i) == row;
+      found[threadIdx.x] = match;
+      if (__syncthreads_or (match))
+        for (int j = 0; j < 128; j++)
+          for (int k = 0; k < 4; k++)
+            if (found[j] && first + 128 * k < a.width)
+              sum[k] += ld<T> (a.x, (base + j) * a.width + first + 128 * k);
+      __syncthreads ();
+    }
+  for (int k = 0; k < 4; k++)
+    if (first + 128 * k < a.width)
+      st<T> (a.y, row * a.width + first + 128 * k, sum[k]);
+}
+KERNEL (embedding_grad, HkEmbedding)
+
+/* torch/amp/grad_scaler.py */
+static __device__ void
+scaler_body (const HkScaler &a)
+{
+  float scale = *a.scale, tracker = *a.tracker, grown = scale * a.growth_factor;
+  bool grows = tracker + 1 == a.growth_interval;
+  if (*a.skip != 0)
+    {
+      scale = fmaxf (scale * a.backoff_factor, fminf (scale, a.min_scale));
+      tracker = 0;
+    }
+  else
+    {
+      scale = grows && grown <= 3.4028234663852886e38f ? grown : scale;
+      tracker = grows ? 0 : tracker + 1;
+    }
+  if (a.new_scale)
+    *a.new_scale = scale;
+  if (a.new_tracker)
+    *a.new_tracker = tracker;
+}
+KERNEL_PLAIN (scaler, HkScaler)

@@ -1,0 +1,620 @@
+/* cuda-sim/fake-cudart.cpp: a stand-in for libcudart whose device is this process.  Streams are adversarial: work runs only when something forces it
+ * (HEDDLE_SIM_SCHEDULE=lazy), at once (eager), or every other stream as far as it may first (greedy), or at random (random): what is not ordered by events
+ * or waits runs in an order that hurts.  Device memory cannot be touched from outside (PROT_NONE) but while work runs; red zones are looked at when work is
+ * waited for.  Must not know any kernel: they lie in the shared object that HEDDLE_SIM_KERNELS names.
+ * HEDDLE_SIM_STRICT=1: exit status 86 if memory, streams, events or graphs are never given back. */
+#include "device.h"
+
+extern "C" {
+
+/* ---- tests' questions ---- */
+
+cudaError_t
+heddle_sim_enqueue (cudaStream_t stream, int (*run) (const void *), const void *data, size_t bytes)
+{
+  ENTER;
+  std::string copy ((const char *) data, bytes);
+  Work work;
+  work.what = "library";
+  work.run = [run, copy] { return run (copy.data ()); };
+  return push (stream, work);
+}
+
+void heddle_sim_message (const char *text) { snprintf (message, sizeof message, "%s", text); }
+int heddle_sim_is_device (const void *p, size_t n) { ENTER; return in_device (p, n); }
+void heddle_sim_fail_allocation (long n) { fail_allocation = n; }
+void heddle_sim_fail_call (long n) { fail_call = n; }
+void heddle_sim_limit (size_t bytes) { limit = bytes; }
+void heddle_sim_schedule (const char *name) { set_schedule (name); }
+
+long
+heddle_sim_counter (const char *name)
+{
+  const struct { const char *name; long value; } all[] = { { "allocations", n_allocations }, { "launches", n_launches }, { "syncs", n_syncs }, { "graph_launches", n_graph_launches },
+    { "operations", n_operations }, { "live", (long) live }, { "peak", (long) peak }, { "calls", n_calls }, { "failing", fail_call } };
+  long value = -1;
+  for (auto &c : all)
+    if (!strcmp (c.name, name))
+      value = c.value;
+  return value;
+}
+
+/* ---- devices ---- */
+
+static int devices (void) { return getenv ("HEDDLE_SIM_DEVICES") ? (int) number_of ("HEDDLE_SIM_DEVICES") : 1; }
+static int capability (void) { return getenv ("HEDDLE_SIM_CAPABILITY") ? (int) number_of ("HEDDLE_SIM_CAPABILITY") : 90; }
+static int current_device;
+
+cudaError_t cudaGetDeviceCount (int *n) { *n = devices (); return *n ? cudaSuccess : result (cudaErrorNoDevice); }
+cudaError_t cudaGetDevice (int *d) { *d = current_device; return cudaSuccess; }
+cudaError_t cudaSetDevice (int d) { return d < 0 || d >= devices () ? refuse (cudaErrorInvalidDevice, "no such device") : (current_device = d, cudaSuccess); }
+cudaError_t cudaInitDevice (int d, unsigned, unsigned) { return cudaSetDevice (d); }
+cudaError_t cudaDriverGetVersion (int *v) { *v = CUDART_VERSION; return cudaSuccess; }
+cudaError_t cudaRuntimeGetVersion (int *v) { *v = CUDART_VERSION; return cudaSuccess; }
+cudaError_t cudaFree (void *);
+cudaError_t cudaDeviceReset (void) { return cudaSuccess; }
+cudaError_t cudaSetDeviceFlags (unsigned) { return cudaSuccess; }
+cudaError_t cudaProfilerStart (void) { return cudaSuccess; }
+cudaError_t cudaProfilerStop (void) { return cudaSuccess; }
+
+cudaError_t
+cudaDeviceGetAttribute (int *v, enum cudaDeviceAttr a, int)
+{
+  switch ((int) a)
+    {
+    case cudaDevAttrMultiProcessorCount: *v = 4; break;
+    case cudaDevAttrWarpSize: *v = 32; break;
+    case cudaDevAttrMaxThreadsPerBlock: *v = 1024; break;
+    case cudaDevAttrMaxGridDimX: *v = 2147483647; break;
+    case cudaDevAttrMaxSharedMemoryPerBlock: *v = 48 << 10; break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *v = 48 << 10; break;
+    case cudaDevAttrComputeCapabilityMajor: *v = capability () / 10; break;
+    case cudaDevAttrComputeCapabilityMinor: *v = capability () % 10; break;
+    default: *v = 0; break;
+    }
+  return cudaSuccess;
+}
+
+cudaError_t
+cudaGetDeviceProperties (struct cudaDeviceProp *p, int)
+{
+  memset (p, 0, sizeof *p);
+  snprintf (p->name, sizeof p->name, "simulated device");
+  p->totalGlobalMem = limit;
+  p->sharedMemPerBlock = 48 << 10;
+  p->warpSize = 32;
+  p->maxThreadsPerBlock = 1024;
+  p->multiProcessorCount = 4;
+  p->major = capability () / 10;
+  p->minor = capability () % 10;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMemGetInfo (size_t *available, size_t *total) { ENTER; *total = limit; *available = limit > live ? limit - live : 0; return cudaSuccess; }
+cudaError_t cudaDeviceGetPCIBusId (char *text, int n, int) { snprintf (text, (size_t) n, "0000:00:00.0"); return cudaSuccess; }
+
+/* ---- errors ---- */
+
+const char *
+cudaGetErrorName (cudaError_t e)
+{
+  static const struct { cudaError_t e; const char *name; } names[] = {
+#define N(x) { x, #x }
+    N (cudaSuccess), N (cudaErrorInvalidValue), N (cudaErrorMemoryAllocation), N (cudaErrorInvalidConfiguration), N (cudaErrorLaunchFailure), N (cudaErrorIllegalAddress),
+    N (cudaErrorInvalidDevice), N (cudaErrorNoDevice), N (cudaErrorInvalidKernelImage), N (cudaErrorSymbolNotFound), N (cudaErrorNotReady), N (cudaErrorUnknown),
+    N (cudaErrorStreamCaptureUnsupported), N (cudaErrorStreamCaptureImplicit), N (cudaErrorStreamCaptureIsolation), N (cudaErrorStreamCaptureUnjoined), N (cudaErrorIllegalState),
+    N (cudaErrorLaunchOutOfResources), N (cudaErrorInvalidResourceHandle) };
+  const char *name = "cudaErrorFake";
+  for (auto &n : names)
+    if (n.e == e)
+      name = n.name;
+  return name;
+}
+
+const char *cudaGetErrorString (cudaError_t e) { return e && message[0] ? message : cudaGetErrorName (e); }
+cudaError_t cudaGetLastError (void) { cudaError_t e = last_error; last_error = sticky; return e; }
+cudaError_t cudaPeekAtLastError (void) { return last_error; }
+
+/* ---- memory ---- */
+
+cudaError_t
+cudaMalloc (void **p, size_t n)
+{
+  ENTER;
+  if (no_capture ())
+    return last_error;
+  *p = nullptr;
+  if (call_fails (true))
+    return result (cudaErrorMemoryAllocation);
+  *p = n ? device_alloc (n) : nullptr;
+  return *p || !n ? cudaSuccess : refuse (cudaErrorMemoryAllocation, "out of memory");
+}
+
+cudaError_t
+cudaFree (void *p)
+{
+  ENTER;
+  if (!p)
+    return cudaSuccess;
+  if (no_capture ())
+    return last_error;
+  drain_all ();
+  return device_free ((char *) p) ? cudaSuccess : refuse (cudaErrorInvalidValue, "cudaFree: not the beginning of a block");
+}
+
+cudaError_t
+cudaHostAlloc (void **p, size_t n, unsigned)
+{
+  ENTER;
+  *p = nullptr;
+  if (call_fails (true))
+    return result (cudaErrorMemoryAllocation);
+  *p = aligned_alloc (4096, (n + 4095) & ~(size_t) 4095);
+  pinned ()[(char *) *p] = n;
+  return cudaSuccess;
+}
+
+cudaError_t cudaMallocHost (void **p, size_t n) { return cudaHostAlloc (p, n, 0); }
+
+cudaError_t
+cudaFreeHost (void *p)
+{
+  ENTER;
+  if (p)
+    drain_all ();
+  if (p && !pinned ().erase ((char *) p))
+    return refuse (cudaErrorInvalidValue, "cudaFreeHost: not pinned memory");
+  free (p);
+  return cudaSuccess;
+}
+
+cudaError_t
+cudaHostRegister (void *p, size_t n, unsigned)
+{
+  ENTER;
+  if (call_fails (true))
+    return result (cudaErrorMemoryAllocation);
+  pinned ()[(char *) p] = n;
+  return cudaSuccess;
+}
+cudaError_t cudaHostUnregister (void *p) { ENTER; drain_all (); pinned ().erase ((char *) p); return cudaSuccess; }
+cudaError_t cudaMallocAsync (void **p, size_t n, cudaStream_t) { return cudaMalloc (p, n); }
+
+cudaError_t
+cudaFreeAsync (void *p, cudaStream_t s)
+{
+  ENTER;
+  Work work;
+  work.run = [p] { return device_free ((char *) p) ? 0 : (int) cudaErrorInvalidValue; };
+  return push (s, work);
+}
+
+static cudaMemcpyKind
+kind_of (bool to_device, bool from_device)
+{
+  return to_device ? (from_device ? cudaMemcpyDeviceToDevice : cudaMemcpyHostToDevice) : (from_device ? cudaMemcpyDeviceToHost : cudaMemcpyHostToHost);
+}
+
+/* A host that reads what it copies to before it has waited sees 0xff; one that writes too early what it copies from changes what arrives. */
+cudaError_t
+cudaMemcpyAsync (void *to, const void *from, size_t n, enum cudaMemcpyKind kind, cudaStream_t st)
+{
+  ENTER;
+  bool to_device = in_device (to, n), from_device = in_device (from, n);
+  cudaMemcpyKind true_kind = kind_of (to_device, from_device);
+  if (call_fails (false))
+    return result (cudaErrorUnknown);
+  if ((kind != cudaMemcpyDefault && kind != true_kind) || (region && ((!to_device && (char *) to >= region && (char *) to < region + used) || (!from_device && (const char *) from >= region && (const char *) from < region + used))))
+    {
+      snprintf (message, sizeof message, "memcpy of kind %d, %zu bytes: destination %s, source %s", (int) kind, n, to_device ? "device" : "host or out of bounds", from_device ? "device" : "host or out of bounds");
+      return result (cudaErrorInvalidValue);
+    }
+  Work work;
+  work.what = "memcpy";
+  work.run = [=] { memcpy (to, from, n); return 0; };
+  if (true_kind == cudaMemcpyHostToDevice && !in_pinned (from, n) && !of (st)->capture)
+    {
+      auto staged = std::make_shared<std::string> ((const char *) from, n);     /* pageable memory is read at the call */
+      work.run = [=] { memcpy (to, staged->data (), n); return 0; };
+    }
+  if (true_kind == cudaMemcpyDeviceToHost)
+    work.prepare = [=] { memset (to, 0xff, n); };
+  cudaError_t e = push (st, work);
+  if (!e && true_kind == cudaMemcpyDeviceToHost && !in_pinned (to, n) && !of (st)->capture)
+    {
+      drain (of (st), of (st)->handed);
+      waited ();
+    }
+  return e ? e : result (sticky);
+}
+
+cudaError_t
+cudaMemcpy (void *to, const void *from, size_t n, enum cudaMemcpyKind kind)
+{
+  ENTER;
+  cudaError_t e = cudaMemcpyAsync (to, from, n, kind, nullptr);
+  waited ();
+  return e;
+}
+
+cudaError_t
+cudaMemsetAsync (void *p, int value, size_t n, cudaStream_t st)
+{
+  ENTER;
+  if (!in_device (p, n))
+    return refuse (cudaErrorInvalidValue, "memset outside device memory");
+  if (call_fails (false))
+    return result (cudaErrorUnknown);
+  Work work;
+  work.what = "memset";
+  work.run = [=] { memset (p, value, n); return 0; };
+  return push (st, work);
+}
+cudaError_t cudaMemset (void *p, int value, size_t n) { return cudaMemsetAsync (p, value, n, nullptr); }
+
+cudaError_t
+cudaPointerGetAttributes (struct cudaPointerAttributes *a, const void *p)
+{
+  ENTER;
+  memset (a, 0, sizeof *a);
+  a->type = in_device (p, 1) ? cudaMemoryTypeDevice : in_pinned (p, 1) ? cudaMemoryTypeHost : cudaMemoryTypeUnregistered;
+  return cudaSuccess;
+}
+
+/* ---- streams and events ---- */
+
+cudaError_t
+cudaStreamCreateWithFlags (cudaStream_t *s, unsigned flags)
+{
+  ENTER;
+  if (call_fails (false))
+    return result (cudaErrorUnknown);
+  Stream *made = new Stream;
+  made->nonblocking = flags & cudaStreamNonBlocking;
+  streams ().push_back (made);
+  *s = (cudaStream_t) made;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamCreate (cudaStream_t *s) { return cudaStreamCreateWithFlags (s, 0); }
+cudaError_t cudaStreamCreateWithPriority (cudaStream_t *s, unsigned flags, int) { return cudaStreamCreateWithFlags (s, flags); }
+cudaError_t cudaDeviceGetStreamPriorityRange (int *least, int *greatest) { *least = 0; *greatest = -5; return cudaSuccess; }
+
+cudaError_t
+cudaStreamDestroy (cudaStream_t s)
+{
+  ENTER;
+  Stream *dead = of (s);
+  drain (dead, dead->handed);
+  for (size_t i = 0; i < streams ().size (); i++)
+    if (streams ()[i] == dead)
+      {
+        streams ().erase (streams ().begin () + (long) i);
+        delete dead;
+        return cudaSuccess;
+      }
+  return refuse (cudaErrorInvalidResourceHandle, "cudaStreamDestroy: no such stream");
+}
+
+cudaError_t
+cudaStreamSynchronize (cudaStream_t st)
+{
+  ENTER;
+  Stream *s = of (st);
+  if (s->capture)
+    return refuse (cudaErrorStreamCaptureUnsupported, "waiting for a stream that is captured");
+  if (call_fails (false))
+    return result (cudaErrorUnknown);
+  drain (s, s->handed);
+  waited ();
+  return result (sticky);
+}
+
+cudaError_t
+cudaDeviceSynchronize (void)
+{
+  ENTER;
+  if (no_capture ())
+    return last_error;
+  if (call_fails (false))
+    return result (cudaErrorUnknown);
+  drain_all ();
+  waited ();
+  return result (sticky);
+}
+
+cudaError_t
+cudaStreamQuery (cudaStream_t st)
+{
+  ENTER;
+  Stream *s = of (st);
+  if (!s->queue.empty ())
+    run_front (s);
+  return sticky ? result (sticky) : s->queue.empty () ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t
+cudaEventCreateWithFlags (cudaEvent_t *e, unsigned)
+{
+  ENTER;
+  if (call_fails (false))
+    return result (cudaErrorUnknown);
+  *e = (cudaEvent_t) new Event;
+  n_events++;
+  return cudaSuccess;
+}
+cudaError_t cudaEventCreate (cudaEvent_t *e) { return cudaEventCreateWithFlags (e, 0); }
+cudaError_t cudaEventDestroy (cudaEvent_t e) { ENTER; delete (Event *) e; n_events--; return cudaSuccess; }
+
+cudaError_t
+cudaEventRecord (cudaEvent_t e, cudaStream_t st)
+{
+  ENTER;
+  Event *event = (Event *) e;
+  Stream *s = of (st);
+  if (call_fails (false))
+    return result (cudaErrorUnknown);
+  event->captured = s->capture;
+  event->state = nullptr;
+  if (s->capture)
+    return cudaSuccess;                  /* a graph's works are in one order anyway */
+  event->state = std::make_shared<EventState> ();
+  event->state->stream = s;
+  event->state->number = s->handed + 1;
+  Work work;
+  work.signals = event->state;
+  return push (st, work);
+}
+cudaError_t cudaEventRecordWithFlags (cudaEvent_t e, cudaStream_t st, unsigned) { return cudaEventRecord (e, st); }
+
+cudaError_t
+cudaStreamWaitEvent (cudaStream_t st, cudaEvent_t e, unsigned)
+{
+  ENTER;
+  Event *event = (Event *) e;
+  Stream *s = of (st);
+  if (call_fails (false))
+    return result (cudaErrorUnknown);
+  if (event->captured && !s->capture)
+    s->capture = event->captured;        /* the stream joins the capture */
+  if (event->captured)
+    return cudaSuccess;
+  if (s->capture && event->state && !event->state->done)
+    return refuse (cudaErrorStreamCaptureIsolation, "a captured stream waits for an event from outside the capture");
+  if (!event->state || s->capture)
+    return cudaSuccess;
+  Work work;
+  work.waits = event->state;
+  return push (st, work);
+}
+
+cudaError_t
+cudaEventSynchronize (cudaEvent_t e)
+{
+  ENTER;
+  Event *event = (Event *) e;
+  if (event->captured)
+    return refuse (cudaErrorStreamCaptureUnsupported, "waiting for an event that was captured");
+  if (call_fails (false))
+    return result (cudaErrorUnknown);
+  if (event->state && !event->state->done)
+    drain (event->state->stream, event->state->number);
+  waited ();
+  return result (sticky);
+}
+
+cudaError_t
+cudaEventQuery (cudaEvent_t e)
+{
+  ENTER;
+  Event *event = (Event *) e;
+  bool done = !event->state || event->state->done;
+  if (!done)
+    run_front (event->state->stream);
+  return sticky ? result (sticky) : done ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t
+cudaEventElapsedTime (float *ms, cudaEvent_t from, cudaEvent_t to)
+{
+  ENTER;
+  Event *a = (Event *) from, *b = (Event *) to;
+  if (!a->state || !b->state)
+    return refuse (cudaErrorInvalidResourceHandle, "an event that was never recorded");
+  if (!a->state->done || !b->state->done)
+    return cudaErrorNotReady;
+  *ms = (float) (b->state->time - a->state->time);
+  return cudaSuccess;
+}
+
+/* The host function runs when the stream gets to it; it must not touch the device. */
+cudaError_t
+cudaLaunchHostFunc (cudaStream_t st, cudaHostFn_t f, void *data)
+{
+  ENTER;
+  Work work;
+  work.run = [=] { f (data); return 0; };
+  return push (st, work);
+}
+
+/* ---- graphs: what was captured, in the order in which it was handed over ---- */
+
+cudaError_t
+cudaStreamBeginCapture (cudaStream_t st, enum cudaStreamCaptureMode)
+{
+  ENTER;
+  Stream *s = of (st);
+  if (s == &null_stream || s->capture)
+    return refuse (cudaErrorIllegalState, "this stream cannot be captured now");
+  if (call_fails (false))
+    return result (cudaErrorUnknown);
+  s->capture = new Graph;
+  s->origin = true;
+  captures++;
+  n_graphs++;
+  return cudaSuccess;
+}
+
+cudaError_t
+cudaStreamEndCapture (cudaStream_t st, cudaGraph_t *g)
+{
+  ENTER;
+  Stream *s = of (st);
+  *g = nullptr;
+  if (!s->capture || !s->origin)
+    return refuse (cudaErrorIllegalState, "this stream is not captured");
+  Graph *graph = s->capture;
+  for (Stream *other : streams ())
+    if (other->capture == graph)
+      other->capture = nullptr;
+  s->origin = false;
+  captures--;
+  if (call_fails (false))
+    {
+      delete graph;
+      n_graphs--;
+      return result (cudaErrorUnknown);
+    }
+  *g = (cudaGraph_t) graph;
+  return cudaSuccess;
+}
+
+cudaError_t
+cudaStreamIsCapturing (cudaStream_t st, enum cudaStreamCaptureStatus *status)
+{
+  ENTER;
+  *status = of (st)->capture ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  return cudaSuccess;
+}
+cudaError_t cudaThreadExchangeStreamCaptureMode (enum cudaStreamCaptureMode *) { return cudaSuccess; }
+
+cudaError_t
+cudaGraphInstantiateWithFlags (cudaGraphExec_t *e, cudaGraph_t g, unsigned long long)
+{
+  ENTER;
+  *e = nullptr;
+  if (call_fails (false))
+    return result (cudaErrorMemoryAllocation);
+  *e = (cudaGraphExec_t) new Graph (*(Graph *) g);
+  n_graphs++;
+  return cudaSuccess;
+}
+#if CUDART_VERSION >= 12000
+cudaError_t cudaGraphInstantiate (cudaGraphExec_t *e, cudaGraph_t g, unsigned long long flags) { return cudaGraphInstantiateWithFlags (e, g, flags); }
+#else
+cudaError_t cudaGraphInstantiate (cudaGraphExec_t *e, cudaGraph_t g, cudaGraphNode_t *, char *, size_t) { return cudaGraphInstantiateWithFlags (e, g, 0); }
+#endif
+cudaError_t cudaGraphUpload (cudaGraphExec_t, cudaStream_t) { return cudaSuccess; }
+
+cudaError_t
+cudaGraphGetNodes (cudaGraph_t g, cudaGraphNode_t *, size_t *n)
+{
+  *n = ((Graph *) g)->works.size ();
+  return cudaSuccess;
+}
+
+cudaError_t
+cudaGraphLaunch (cudaGraphExec_t e, cudaStream_t s)
+{
+  ENTER;
+  cudaError_t status = call_fails (false) ? result (cudaErrorUnknown) : cudaSuccess;
+  n_graph_launches++;
+  for (auto &work : ((Graph *) e)->works)
+    if (!status)
+      status = push (s, work);
+  return status;
+}
+cudaError_t cudaGraphDestroy (cudaGraph_t g) { ENTER; delete (Graph *) g; n_graphs--; return cudaSuccess; }
+cudaError_t cudaGraphExecDestroy (cudaGraphExec_t e) { ENTER; drain_all (); delete (Graph *) e; n_graphs--; return cudaSuccess; }
+
+/* ---- kernels: from the runtime, and as driver functions for runtimes that have no libraries of kernels ---- */
+
+#if CUDART_VERSION >= 12080
+cudaError_t
+cudaLibraryLoadData (cudaLibrary_t *l, const void *code, enum cudaJitOption *, void **, unsigned, enum cudaLibraryOption *, void **, unsigned)
+{
+  ENTER;
+  *l = nullptr;
+  cudaError_t e = call_fails (false) ? result (cudaErrorMemoryAllocation) : open_kernels (code);
+  if (!e)
+    *l = (cudaLibrary_t) 1;
+  return e;
+}
+cudaError_t cudaLibraryUnload (cudaLibrary_t) { return cudaSuccess; }
+
+cudaError_t
+cudaLibraryGetKernel (cudaKernel_t *k, cudaLibrary_t, const char *name)
+{
+  ENTER;
+  *k = (cudaKernel_t) find_kernel (name);
+  return *k ? cudaSuccess : refuse (cudaErrorSymbolNotFound, name);
+}
+#endif
+
+cudaError_t
+cudaLaunchKernel (const void *f, dim3 grid, dim3 block, void **arguments, size_t dynamic, cudaStream_t st)
+{
+  ENTER;
+  return call_fails (false) ? result (cudaErrorUnknown) : launch_kernel ((const simt::Kernel *) f, grid, block, arguments, dynamic, st);
+}
+cudaError_t cudaFuncSetAttribute (const void *, enum cudaFuncAttribute, int) { return cudaSuccess; }
+cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor (int *n, const void *, int, size_t) { *n = 1; return cudaSuccess; }
+
+static int driver_version (int *v) { *v = CUDART_VERSION; return 0; }
+static int driver_load (void **m, const void *code) { ENTER; int e = call_fails (false) ? (int) cudaErrorMemoryAllocation : (int) open_kernels (code); *m = e ? nullptr : (void *) 1; return e; }
+static int driver_load_options (void **m, const void *code, unsigned, void *, void **) { return driver_load (m, code); }
+static int driver_unload (void *) { return 0; }
+static int driver_function (void **f, void *, const char *name) { ENTER; *f = (void *) find_kernel (name); return *f ? 0 : (int) refuse (cudaErrorSymbolNotFound, name); }
+static int
+driver_launch (void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned dynamic, cudaStream_t st, void **arguments, void **)
+{
+  return (int) cudaLaunchKernel (f, dim3 (gx, gy, gz), dim3 (bx, by, bz), arguments, dynamic, st);
+}
+static int driver_error_name (int e, const char **text) { *text = cudaGetErrorName ((cudaError_t) e); return 0; }
+static int driver_error_string (int e, const char **text) { *text = cudaGetErrorString ((cudaError_t) e); return 0; }
+
+static void *
+driver_entry (const char *name)
+{
+  const struct { const char *name; void *f; } all[] = { { "cuDriverGetVersion", (void *) driver_version }, { "cuModuleLoadData", (void *) driver_load },
+    { "cuModuleLoadDataEx", (void *) driver_load_options }, { "cuModuleUnload", (void *) driver_unload }, { "cuModuleGetFunction", (void *) driver_function },
+    { "cuLaunchKernel", (void *) driver_launch }, { "cuGetErrorName", (void *) driver_error_name }, { "cuGetErrorString", (void *) driver_error_string } };
+  void *found = nullptr;
+  for (auto &f : all)
+    if (!strcmp (f.name, name))
+      found = f.f;
+  return found;
+}
+
+#if CUDART_VERSION >= 12000
+static cudaError_t
+entry_point (const char *name, void **f, enum cudaDriverEntryPointQueryResult *answer)
+{
+  *f = driver_entry (name);
+  if (answer)
+    *answer = *f ? cudaDriverEntryPointSuccess : cudaDriverEntryPointSymbolNotFound;
+  return *f ? cudaSuccess : result (cudaErrorSymbolNotFound);
+}
+cudaError_t cudaGetDriverEntryPoint (const char *name, void **f, unsigned long long, enum cudaDriverEntryPointQueryResult *answer) { return entry_point (name, f, answer); }
+#else
+cudaError_t cudaGetDriverEntryPoint (const char *name, void **f, unsigned long long) { *f = driver_entry (name); return *f ? cudaSuccess : result (cudaErrorSymbolNotFound); }
+#endif
+#if CUDART_VERSION >= 12050
+cudaError_t cudaGetDriverEntryPointByVersion (const char *name, void **f, unsigned, unsigned long long, enum cudaDriverEntryPointQueryResult *answer) { return entry_point (name, f, answer); }
+#endif
+}
+
+__attribute__ ((destructor)) static void
+report (void)
+{
+  bool leaks = !blocks ().empty () || !pinned ().empty () || !streams ().empty () || n_events || n_graphs;
+  if (leaks)
+    fprintf (stderr, "simulated device: never given back: %zu blocks of device memory (%zu bytes), %zu of pinned memory, %zu streams, %ld events, %ld graphs\n", blocks ().size (), live,
+             pinned ().size (), streams ().size (), n_events, n_graphs);
+  if (getenv ("HEDDLE_SIM_STATS"))
+    fprintf (stderr, "simulated device: %ld operations, %ld kernels run, %ld graph launches, %ld waits, peak %zu bytes\n", n_operations, n_launches, n_graph_launches, n_syncs, peak);
+  if (leaks && number_of ("HEDDLE_SIM_STRICT"))
+    {
+      fflush (stderr);
+      _exit (86);
+    }
+}

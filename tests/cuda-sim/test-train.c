@@ -1,0 +1,247 @@
+/* tests/cuda-sim/test-train.c: whole runs on the simulated CUDA device: against the same runs on the cpu device, and against themselves under other
+ * schedules of streams, without graphs, and with every call failing in turn.  Must not know the backend's insides. */
+#include <dlfcn.h>
+#include <math.h>
+#include <string.h>
+
+#include "cuda-sim/fake.h"
+#include "pipeline/pipeline.h"
+#include "script/script.h"
+
+#define LENET "nn.conv2d { 6, kernel = 5, padding = 2 }, nn.relu {}, nn.max_pool { kernel = 2 }, nn.conv2d { 8, kernel = 3 }, nn.relu {}, nn.max_pool { kernel = 2 }, nn.flatten {}, " \
+              "nn.linear { 20 }, nn.relu {}, nn.dropout { 0.2 }, nn.linear { 4 }"
+#define NORMED "nn.conv2d { 8, kernel = 3 }, nn.batch_norm {}, nn.relu {}, nn.flatten {}, nn.linear { 4 }"
+
+static char *folder;
+
+typedef struct
+{
+  HeddleRegistry *registry;
+  HeddleGraph    *graph;
+  HeddlePipeline *pipeline;
+  HeddleRunResult result;
+  GError         *error;
+} Run;
+
+/* A control of the simulated device: it is there once the backend's module is. */
+static gpointer
+control (const char *name)
+{
+  static gpointer runtime;
+  if (!runtime)
+    runtime = dlopen (g_getenv ("HEDDLE_SIM_CUDART"), RTLD_NOW | RTLD_GLOBAL);
+  g_assert_nonnull (runtime);
+  return dlsym (runtime, name);
+}
+#define SIM(name) ((__typeof__ (&name)) control (#name))
+
+/* OPTIONS are those of the train stage; AMP wraps the loss. */
+static void
+run (Run *r, const char *device, const char *layers, const char *flags, const char *amp, const char *options)
+{
+  g_autofree char *file = g_build_filename (folder, "run.lua", NULL);
+  g_autofree char *loss = g_strdup_printf (amp ? "h.amp { h.loss 'cross_entropy' { logits, batch.label }, %s }" : "h.loss 'cross_entropy' { logits, batch.label }%s", amp ? amp : "");
+  g_autofree char *text = g_strdup_printf ("local h = require 'heddle'\nlocal data = h.dataset 'synthetic' { shape = { 2, 12, 12 }, classes = 4, length = 37, noise = 1 }\n"
+                                           "h.flags { threads = 1, %s }\nlocal batch = h.prefetch { data, batch_size = 8, shuffle = true }\nlocal nn = require 'heddle.layers'\n"
+                                           "local logits = h.model 'sequential' { batch.image, layers = { %s } }\nlocal loss = %s\n"
+                                           "return h.train { h.optimizer 'sgd' { loss, lr = 0.05, momentum = 0.9 }, device = '%s', %s }\n", flags, layers, loss, device, options);
+  *r = (Run) { .registry = heddle_registry_new (NULL) };
+  g_assert_true (g_file_set_contents (file, text, -1, NULL));
+  r->graph = heddle_script_load (file, r->registry, NULL, NULL, &r->error);
+  r->pipeline = r->graph ? heddle_pipeline_new (r->graph, &r->error) : NULL;
+  if (r->pipeline && heddle_pipeline_compile (r->pipeline, &r->error))
+    heddle_pipeline_run (r->pipeline, &r->result, &r->error);
+}
+
+static void
+finish (Run *r)
+{
+  g_clear_error (&r->error);
+  heddle_pipeline_free (r->pipeline);
+  heddle_graph_free (r->graph);
+  heddle_registry_free (r->registry);
+}
+
+static guint64
+hash_of (const char *layers, const char *flags, const char *amp)
+{
+  Run r;
+  guint64 hash = 0;
+  run (&r, "cuda", layers, flags, amp, "epochs = 2");
+  g_assert_no_error (r.error);
+  g_assert_true (heddle_pipeline_hash (r.pipeline, &hash, NULL));
+  finish (&r);
+  return hash;
+}
+
+static float *
+numbers (Run *r, const HeddleVariable *like, gsize *n)
+{
+  HeddleVariable *v = heddle_variables_lookup (heddle_pipeline_variables (r->pipeline), like->name);
+  HeddleDevice *device = heddle_pipeline_device (r->pipeline);
+  *n = (gsize) heddle_shape_count (&v->shape);
+  float *x = g_new (float, *n);
+  HeddleTensor tensor = { HEDDLE_F32, v->shape, x };
+  g_assert_true (device->iface->read (device, v, &tensor, NULL));
+  return x;
+}
+
+/* The largest difference of any parameter or running statistic, relative to the largest number of its tensor */
+static double
+distance (Run *a, Run *b)
+{
+  HeddleVariables *vars = heddle_pipeline_variables (a->pipeline);
+  double most = 0;
+  for (guint i = 0; i < heddle_variables_count (vars); i++)
+    {
+      HeddleVariable *v = heddle_variables_nth (vars, i);
+      gsize n;
+      if (v->role != HEDDLE_ROLE_STATE && (v->role != HEDDLE_ROLE_PARAM || !v->flat))      /* windows of a flat buffer may lie in it channels last */
+        continue;
+      g_autofree float *x = numbers (a, v, &n), *y = numbers (b, v, &n);
+      double scale = 1e-3, difference = 0;
+      for (gsize k = 0; k < n; k++)
+        {
+          g_assert_true (isfinite (y[k]));
+          scale = fmax (scale, fabs ((double) x[k]));
+          difference = fmax (difference, fabs ((double) x[k] - (double) y[k]));
+        }
+      most = fmax (most, difference / scale);
+    }
+  return most;
+}
+
+/* 10 steps; f32 sums in another order, amplified by training: 2e-4 of a tensor's largest number.  16-bit storage rounds coarser. */
+static void
+agree (const char *layers, const char *amp, double tolerance)
+{
+  Run cpu, cuda;
+  run (&cpu, "cpu", layers, "", amp, "epochs = 2");
+  g_assert_no_error (cpu.error);
+  run (&cuda, "cuda", layers, "", amp, "epochs = 2");
+  g_assert_no_error (cuda.error);
+  double most = distance (&cpu, &cuda);
+  g_test_message ("loss %.6f on the cpu, %.6f on the simulated device; parameters differ by %.3g", cpu.result.loss, cuda.result.loss, most);
+  g_assert_cmpint (cuda.result.steps, ==, cpu.result.steps);
+  g_assert_cmpint (cuda.result.skipped, ==, cpu.result.skipped);
+  g_assert_cmpfloat_with_epsilon (cuda.result.loss, cpu.result.loss, tolerance * cpu.result.loss);
+  g_assert_cmpfloat (most, <, tolerance);
+  finish (&cpu);
+  finish (&cuda);
+}
+
+static void test_lenet (void) { agree (LENET, NULL, 2e-4); }
+static void test_normed (void) { agree (NORMED, NULL, 2e-4); }
+static void test_bf16 (void) { agree (LENET, "dtype = 'bf16'", 3e-2); }
+static void test_f16 (void) { agree (NORMED, "dtype = 'f16'", 1e-2); }
+
+/* What streams do first is no business of the numbers: the same bits under every schedule. */
+static void
+test_schedules (void)
+{
+  static const char *const schedules[] = { "eager", "greedy", "random:1", "random:2", "random:3" };
+  SIM (heddle_sim_schedule) ("lazy");
+  guint64 first = hash_of (LENET, "", NULL), amp = hash_of (NORMED, "", "dtype = 'f16'");
+  for (guint i = 0; i < G_N_ELEMENTS (schedules); i++)
+    {
+      SIM (heddle_sim_schedule) (schedules[i]);
+      g_assert_cmphex (hash_of (LENET, "", NULL), ==, first);
+      g_assert_cmphex (hash_of (NORMED, "", "dtype = 'f16'"), ==, amp);
+    }
+  SIM (heddle_sim_schedule) ("lazy");
+}
+
+/* Gradients that are never finite: every update is skipped on the device, the parameters stay, the run stops with a diagnosis. */
+static void
+test_skips (void)
+{
+  Run r;
+  run (&r, "cuda", NORMED, "", "dtype = 'f16', init_scale = 1e30, backoff_factor = 0.999, max_skips = 7", "epochs = 5");
+  g_assert_error (r.error, HEDDLE_ERROR, HEDDLE_ERROR_RUN);
+  g_assert_nonnull (strstr (r.error->message, "7 updates in a row were skipped because gradients were not finite"));
+  HeddleVariables *vars = heddle_pipeline_variables (r.pipeline);
+  for (guint i = 0; i < heddle_variables_count (vars); i++)
+    {
+      HeddleVariable *v = heddle_variables_nth (vars, i);
+      gsize n;
+      if (v->role != HEDDLE_ROLE_PARAM || !v->flat)
+        continue;
+      g_autofree float *now = numbers (&r, v, &n), *first = g_new (float, n);
+      heddle_variable_initial (v, 0, first);
+      g_assert_cmpmem (now, n * sizeof (float), first, n * sizeof (float));
+    }
+  finish (&r);
+}
+
+static void
+test_scale_settles (void)
+{
+  Run r;
+  run (&r, "cuda", NORMED, "", "dtype = 'f16', init_scale = 16777216", "epochs = 6");
+  g_assert_no_error (r.error);
+  g_assert_cmpint (r.result.skipped, >, 0);
+  g_assert_cmpint (r.result.skipped, <, 20);
+  g_assert_cmpint (r.result.updates, ==, r.result.steps - r.result.skipped);
+  finish (&r);
+}
+
+/* Memory that runs out at the n-th allocation, for every n: an error that says so, and nothing left behind (the simulated device looks at its end). */
+static void
+test_allocations (void)
+{
+  gboolean whole = FALSE;
+  guint n = 0;
+  while (!whole)
+    {
+      Run r;
+      SIM (heddle_sim_fail_allocation) (++n);
+      run (&r, "cuda", NORMED, "", NULL, "epochs = 1");
+      whole = r.error == NULL;
+      if (!whole && !g_error_matches (r.error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE))
+        g_error ("allocation %u: %s", n, r.error->message);
+      finish (&r);
+      g_assert_cmpint (SIM (heddle_sim_counter) ("live"), ==, 0);
+      g_assert_cmpuint (n, <, 200);
+    }
+  SIM (heddle_sim_fail_allocation) (0);
+  g_test_message ("%u allocations failed in turn", n - 1);
+  g_assert_cmpuint (n, >, 3);
+}
+
+/* Any other call that fails: every 7th, so that it takes no minute. */
+static void
+test_calls (void)
+{
+  gboolean whole = FALSE;
+  guint n = 1;
+  for (; !whole; n += 7)
+    {
+      Run r;
+      SIM (heddle_sim_fail_call) (n);
+      run (&r, "cuda", "nn.flatten {}, nn.linear { 4 }", "", NULL, "epochs = 1");
+      whole = r.error == NULL && SIM (heddle_sim_counter) ("failing") > 0;      /* it was never reached */
+      if (r.error && !g_error_matches (r.error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE))
+        g_error ("call %u: %s", n, r.error->message);
+      finish (&r);
+      whole |= n > 4000;
+    }
+  SIM (heddle_sim_fail_call) (0);
+  g_test_message ("calls up to number %u failed in turn", n);
+}
+
+int
+main (int argc, char **argv)
+{
+  g_test_init (&argc, &argv, NULL);
+  folder = g_dir_make_tmp ("heddle-sim-XXXXXX", NULL);
+  g_test_add_func ("/sim/train/lenet", test_lenet);
+  g_test_add_func ("/sim/train/batch norm", test_normed);
+  g_test_add_func ("/sim/train/bf16", test_bf16);
+  g_test_add_func ("/sim/train/f16", test_f16);
+  g_test_add_func ("/sim/train/schedules", test_schedules);
+  g_test_add_func ("/sim/train/every update skipped", test_skips);
+  g_test_add_func ("/sim/train/the scale settles", test_scale_settles);
+  g_test_add_func ("/sim/failures/allocations", test_allocations);
+  g_test_add_func ("/sim/failures/calls", test_calls);
+  return g_test_run ();
+}
