@@ -147,6 +147,8 @@ else
 fi
 usual; train='h.train { step, device = "gpu" }'; write; expect device-unknown 3 run s.lua
 usual; train='h.train { step, device = "cpu:1" }'; write; expect device-index 3 run s.lua
+usual; write
+HEDDLE_CPU_ISA=avx; export HEDDLE_CPU_ISA; expect device-isa 3 run s.lua; unset HEDDLE_CPU_ISA
 usual; opt='h.optimizer "sgd" { loss, lr = 1e6 }'; train='h.train { step, epochs = 40, device = "cpu", seed = 1 }'; write; expect run-not-finite 3 run s.lua
 # ---- data files
 python3 - <<'PY'
