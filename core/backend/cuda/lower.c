@@ -1,9 +1,11 @@
 /* cuda/lower.c: which lowerings there are and in which order they are asked.  Must not know what they do. */
 #include "blas.h"
 #include "chain-steps.h"
+#include "dnn-steps.h"
 #include "ops.h"
 
 const CudaLowering cuda_lowerings_library[] = {
+  cuda_lower_dnn,
   cuda_lower_blas,
   cuda_lower_chain,
   NULL,
