@@ -252,7 +252,7 @@ static void
 test_entry (gconstpointer data)
 {
   const Entry *e = data;
-  HeddleFlags flags = { .fusion = true, .tf32_conv = true };
+  HeddleFlags flags = { .fusion = true, .tf32_conv = true, .tf32_matmul = true };
   g_autoptr (HeddleVariables) vars = heddle_variables_new ();
   g_autoptr (HeddleProgram) p = build (e, vars);
   g_autoptr (Reference) before = reference_of (p, vars);
@@ -283,7 +283,7 @@ static void
 test_coverage (void)
 {
   static const char *const names[] = {
-    "conv", "conv, bias", "conv, bias, relu", "conv, bias, add, relu", "conv, add", "conv, gradient of the input", "conv, gradient of the weight", "batch norm", "batch norm, relu", "batch norm, add",
+    "conv", "conv, bias", "conv, bias, relu", "conv, bias, add, relu", "conv, add", "conv, gradient of the input", "conv, gradient of the weight", "batch norm", "batch norm, relu",
     "batch norm, add, relu", "batch norm, gradient", "batch norm, gradient, relu", "batch norm, gradient, add, relu", "batch norm, given statistics", "batch norm, given statistics, add, relu",
     "layer norm", "layer norm, gradient", "rms norm", "rms norm, gradient", "max pool", "max pool, gradient", "average pool", "average pool, gradient", "attention", "attention, causal",
     "attention, gradient", "attention, gradient, causal", "matmul, bias, silu", "matmul, sigmoid", "matmul, bias, tanh"

@@ -271,6 +271,7 @@ cuda_plan_free (HeddlePlan *base)
   g_ptr_array_unref (plan->writes);
   g_ptr_array_unref (plan->refreshes);
   g_free (plan->outputs);
+  g_free (plan->numbers);
   g_free (plan->input_offset);
   heddle_program_free (plan->program);
   g_free (plan);
@@ -293,6 +294,7 @@ plan_new (CudaDevice *device, HeddleProgram *program)
   plan->writes = g_ptr_array_new ();
   plan->refreshes = g_ptr_array_new ();
   plan->outputs = g_new0 (CudaOperand, program->outputs->len + 1);
+  plan->numbers = g_malloc0 (CUDA_SMALL * (program->outputs->len + 1));
   plan->input_offset = g_new0 (gsize, program->inputs->len + 1);
   g_ptr_array_add (device->plans, plan);
   return plan;

@@ -96,7 +96,7 @@ device_report (HeddleDevice *device)
 static gboolean
 device_honours (HeddleDevice *device, const char *name)
 {
-  static const char *const others[] = { "threads", "winograd", NULL }, *const libraries[] = { "cudnn_benchmark", "benchmark_limit", "benchmark_shapes", "workspace_limit", "tf32", "tf32_matmul", "tf32_conv", "matmul_precision", NULL },
+  static const char *const others[] = { "threads", NULL }, *const libraries[] = { "cudnn_benchmark", "benchmark_limit", "benchmark_shapes", "workspace_limit", "winograd", "tf32", "tf32_matmul", "tf32_conv", "matmul_precision", NULL },
                     *const tensor_cores[] = { "tf32", "tf32_matmul", "tf32_conv", "matmul_precision", NULL };
   const CudaDevice *cuda = DEVICE (device);
   gboolean missing = g_strv_contains (others, name) || (cuda->own && g_strv_contains (libraries, name)) || (cuda->capability < 80 && g_strv_contains (tensor_cores, name));

@@ -8,6 +8,12 @@ cuda_dnn_version (void)
   return 0;
 }
 
+char *
+cuda_dnn_describe (void)
+{
+  return g_strdup ("built without it");
+}
+
 CudaDnn *
 cuda_dnn_new (const char *device, gboolean deviceless, const HeddleFlags *flags, GError **error)
 {

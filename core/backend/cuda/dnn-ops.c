@@ -17,12 +17,6 @@ cuda_dnn_match_clear (CudaDnnMatch *match)
   g_clear_pointer (&match->graph, g_free);
 }
 
-CudaDnnLayout
-cuda_dnn_layout (HeddleDtype dtype, const HeddleFlags *flags)
-{
-  return dtype == HEDDLE_F32 && !flags->tf32_conv ? CUDA_DNN_NCHW : CUDA_DNN_NHWC;
-}
-
 static void
 bind (Match *m, CudaDnnUid uid, const HeddleValue *value)
 {
@@ -178,6 +172,13 @@ match_batch_norm (Match *m)
   CudaDnnBatchNorm b = batch_norm_of (m, op, op->in[0]);
   const HeddleValue *y = op->out[0];
   epilogue (m, &y, &b.residual, &b.relu);
+  if (a->training && b.residual && !b.relu)      /* cuDNN has no kernel for the sum alone */
+    {
+      m->m->n_ops = 1;
+      y = op->out[0];
+      b.residual = FALSE;
+      bind (m, CUDA_DNN_RESIDUAL, NULL);
+    }
   for (guint i = 0; i < G_N_ELEMENTS (in); i++)
     {
       bind (m, in[i], op->in[i]);
@@ -339,7 +340,7 @@ match_attention (Match *m)
   return a.dtype != HEDDLE_F32 && done (m, grad ? cuda_dnn_graph_attention_grad (&a) : cuda_dnn_graph_attention (&a));
 }
 
-/* ---- linear with an activation that cuBLASLt has no epilogue for ---- */
+/* ---- linear with an activation that cuBLASLt has no epilogue for.  cuDNN's fused products of f32 are TF32. ---- */
 
 static gboolean
 match_linear (Match *m)
@@ -360,7 +361,7 @@ match_linear (Match *m)
   bind (m, CUDA_DNN_W, op->in[1]);
   bind (m, CUDA_DNN_BIAS, a.bias ? op->in[2] : NULL);
   bind (m, CUDA_DNN_Y, last ? last->out[0] : NULL);
-  return last && op->in[1]->dtype == a.dtype && (!a.bias || op->in[2]->dtype == a.dtype) && done (m, cuda_dnn_graph_matmul (&a));
+  return last && (a.dtype != HEDDLE_F32 || m->flags->tf32_matmul) && op->in[1]->dtype == a.dtype && (!a.bias || op->in[2]->dtype == a.dtype) && done (m, cuda_dnn_graph_matmul (&a));
 }
 
 static gboolean (*

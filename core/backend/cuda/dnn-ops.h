@@ -27,8 +27,6 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (CudaDnnMatch, cuda_dnn_match_clear)
  * do better.
  * Without a plan for it, ask again with MOST one below its n_ops. */
 gboolean      cuda_dnn_match    (const HeddleProgram *program, guint i, guint most, CudaDnnLayout layout, const HeddleFlags *flags, CudaDnnMatch *match);
-/* The layout in which convolutions of DTYPE are fastest: tensor cores read channels last, plain f32 kernels channels first. */
-CudaDnnLayout cuda_dnn_layout   (HeddleDtype dtype, const HeddleFlags *flags);
 
 G_END_DECLS
 

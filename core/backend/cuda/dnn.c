@@ -1,9 +1,11 @@
 /* cuda/dnn.c: contexts, the choice of a plan for a graph, and running it.
  * Must not know what graphs compute nor which operations they stand for. */
+#define _GNU_SOURCE             /* dladdr */
 #include "dnn-private.h"
 #include "disk-cache.h"
 
 #include <cuda_runtime_api.h>
+#include <dlfcn.h>
 #include <string.h>
 
 /* 8.7.0 is 8700 and 9.1.0 is 90100 in cuDNN's own count. */
@@ -12,6 +14,15 @@ cuda_dnn_version (void)
 {
   gint v = (gint) cudnnGetVersion ();
   return v >= 90000 ? v : v / 1000 * 10000 + v % 1000;
+}
+
+char *
+cuda_dnn_describe (void)
+{
+  Dl_info info = { 0 };
+  gint v = cuda_dnn_version ();
+  gboolean found = dladdr ((gconstpointer) cudnnGetVersion, &info) && info.dli_fname;
+  return g_strdup_printf ("%d.%d.%d, built with %d.%d.%d (%s)", v / 10000, v / 100 % 100, v % 100, CUDNN_MAJOR, CUDNN_MINOR, CUDNN_PATCHLEVEL, found ? info.dli_fname : "?");
 }
 
 const char *

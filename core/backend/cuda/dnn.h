@@ -104,6 +104,7 @@ CudaDnn     *cuda_dnn_new      (const char *device, gboolean deviceless, const H
 void         cuda_dnn_free     (CudaDnn *dnn);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (CudaDnn, cuda_dnn_free)
 gint         cuda_dnn_version   (void);                 /* of the library that runs, as 91900; 0: built without cuDNN */
+char        *cuda_dnn_describe  (void);                 /* (transfer full) for doctor: "9.19.0, built with 9.19.0 (/usr/lib/libcudnn.so.9)" */
 
 /* A plan for GRAPH (taken).  NULL without an error: this cuDNN has none for this graph on this device under the flags; cuda_dnn_reason () says why, and the
  * caller has another path.  NULL with an error: the device or cuDNN is broken or out of memory.  Under flags.cudnn_benchmark the candidates are timed on memory of

@@ -1,5 +1,7 @@
 /* cuda/doctor.c: what `heddle doctor` says of CUDA: versions, the files they come from, the devices.  Must not fail without any of them. */
+#include "chain-steps.h"
 #include "cuda.h"
+#include "dnn.h"
 
 #include <cublasLt.h>
 #include <cublas_v2.h>
@@ -33,6 +35,8 @@ add_libraries (GPtrArray *lines)
     cublasGetProperty (kinds[i], &part[i]);
   add (lines, "CUDA runtime: %d.%d, built with %d.%d (%s)", runtime / 1000, runtime % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, file_of ((gconstpointer) cudaRuntimeGetVersion));
   add (lines, "cuBLAS: %d.%d.%d (%s)", part[0], part[1], part[2], file_of ((gconstpointer) cublasGetProperty));
+  g_autofree char *dnn = cuda_dnn_describe ();
+  add (lines, "cuDNN: %s", dnn);
   if (driver)
     add (lines, "driver: supports CUDA up to %d.%d", driver / 1000, driver % 1000 / 10);
   else
@@ -59,7 +63,9 @@ cuda_doctor (void)
   int n = 0;
   cudaError_t status = cudaGetDeviceCount (&n);
   cudaGetLastError ();
+  g_autofree char *nvrtc = cuda_chain_doctor ();
   add_libraries (lines);
+  add (lines, "NVRTC: %s", nvrtc);
   if (visible)
     add (lines, "CUDA_VISIBLE_DEVICES: %s", visible);
   if (status == cudaErrorInsufficientDriver)

@@ -1,7 +1,7 @@
 /* cuda/lower.c: which lowerings there are and in which order they are asked.  Must not know what they do. */
 #include "blas.h"
 #include "chain-steps.h"
-#include "ops-dnn.h"
+#include "dnn-steps.h"
 #include "ops.h"
 
 const CudaLowering cuda_lowerings_library[] = {

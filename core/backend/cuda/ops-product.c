@@ -100,9 +100,8 @@ run_conv_input (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error
   return cuda_launch_conv_grad_input (queue, step->out[0].dtype, &k, error);
 }
 
-/* the sum of dy (N, O, I, J) over all but O */
-static HkReduce
-bias_sum (const HeddleShape *s, CudaLayout layout)
+HkReduce
+cuda_channel_sum (const HeddleShape *s, CudaLayout layout)
 {
   gint64 strides[4];
   cuda_strides (s, layout, strides);
@@ -123,7 +122,7 @@ run_conv_weight (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **erro
     ok = cuda_launch_conv_grad_weight (queue, dy->dtype, &k, error);
   if (ok && OUT (1))
     {
-      HkReduce r = bias_sum (&dy->shape, dy->layout);
+      HkReduce r = cuda_channel_sum (&dy->shape, dy->layout);
       r.x = IN (0);
       r.y = OUT (1);
       ok = cuda_launch_reduce (queue, dy->dtype, &r, step->n_scratch ? SCRATCH (0) : NULL, error);
@@ -149,7 +148,7 @@ lower_conv (CudaCompiler *c, const HeddleOp *op, CudaRun run)
   cuda_step_out (c, step, op->out[0], dtype, gradient ? CUDA_ROWS : layout, !gradient);
   if (gradient)
     {
-      HkReduce r = bias_sum (&first.shape, layout);
+      HkReduce r = cuda_channel_sum (&first.shape, layout);
       cuda_step_out (c, step, op->out[1], dtype, CUDA_ROWS, FALSE);
       if (cuda_reduce_scratch (&r))
         cuda_step_scratch (c, step, cuda_reduce_scratch (&r) * sizeof (float));

@@ -19,6 +19,8 @@ gboolean cuda_lower_movement    (CudaCompiler *c, const HeddleOp *op, GError **e
 CudaStep  *cuda_own_step   (CudaCompiler *c, const HeddleOp *op, const char *what, CudaRun run, HeddleDtype dtype, CudaLayout layout, guint needed);
 /* The layout an image was made in: own kernels follow it. */
 CudaLayout cuda_own_layout (CudaCompiler *c, const HeddleValue *image);
+/* The sum of an image's elements in each channel: a bias' gradient.  x and y are the caller's to set. */
+HkReduce   cuda_channel_sum (const HeddleShape *image, CudaLayout layout);
 /* Strides of step->in[i] or out[i] as it lies */
 #define cuda_operand_strides(operand, strides) cuda_strides (&(operand)->shape, (operand)->layout, (strides))
 

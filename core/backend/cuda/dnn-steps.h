@@ -1,0 +1,10 @@
+/* cuda/dnn-steps.h: operations through cuDNN.  Private to the module; must not know graphs. */
+#ifndef HEDDLE_BACKEND_CUDA_DNN_STEPS_H
+#define HEDDLE_BACKEND_CUDA_DNN_STEPS_H
+
+#include "backend/cuda/cuda.h"
+
+/* A CudaLowering: convolutions, norms, pooling and attention, and what can be fused with them. */
+gboolean cuda_lower_dnn (CudaCompiler *c, const HeddleOp *op, GError **error);
+
+#endif
