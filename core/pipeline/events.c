@@ -177,6 +177,19 @@ heddle_events_send (HeddleEvents *events, guint i, const HeddleEvent *event)
       send_one (events->loggers->pdata[k], event);
 }
 
+void
+heddle_events_drain (HeddleEvents *events)
+{
+  for (guint k = 0; k < events->loggers->len; k++)
+    {
+      Logger *l = events->loggers->pdata[k];
+      pthread_mutex_lock (&l->lock);
+      while (l->count)
+        pthread_cond_wait (&l->changed, &l->lock);
+      pthread_mutex_unlock (&l->lock);
+    }
+}
+
 guint64
 heddle_events_dropped (HeddleEvents *events)
 {

@@ -20,6 +20,8 @@ guint         heddle_events_interval (HeddleEvents *events, guint i);   /* batch
 /* Copies EVENT (and its text) into the queue of logger I, or of all (I = G_MAXUINT).  When a queue is full, BATCH and MESSAGE events are dropped and counted;
  * others wait.  [any thread]  A logger that failed is detached with one warning. */
 void          heddle_events_send   (HeddleEvents *events, guint i, const HeddleEvent *event);
+/* Waits until everything sent so far is delivered. */
+void          heddle_events_drain  (HeddleEvents *events);
 guint64       heddle_events_dropped (HeddleEvents *events);
 /* Delivers what is queued, closes the loggers, joins the threads. */
 void          heddle_events_free   (HeddleEvents *events);

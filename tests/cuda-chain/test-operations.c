@@ -44,7 +44,7 @@ typedef struct
   Bound          bound;
 } Case;
 
-static GPtrArray *cases;
+static GPtrArray *cases, *singles;
 typedef void (*Emit) (HeddleBuilder *b, HeddleValue *const *in, gconstpointer data);
 
 static HeddleProgram *
@@ -170,8 +170,8 @@ run_case (Case *c)
       gsize n = heddle_tensor_bytes (v->dtype, &v->shape);
       in[i] = (HeddleTensor) { v->dtype, v->shape, g_malloc0 (n) };
       fill (&in[i]);
-      if (v->shape.rank == 0 && g_str_has_prefix (c->name, "dropout"))
-        *(float *) in[i].data = 12345;
+      if (i == 1 && g_str_has_prefix (c->name, "dropout/"))
+        *(float *) in[i].data = 12345;       /* the step */
       pointers[i] = in[i].data;
       c->exec->data[v->id] = exec_alloc (c->exec, n);
       place (c, &in[i], c->exec->data[v->id], FALSE);
@@ -224,7 +224,8 @@ static const HeddleDtype floats[N_DTYPES] = { HEDDLE_F32, HEDDLE_F16, HEDDLE_BF1
 static Single *
 single_new (const HeddleOpInfo *info)
 {
-  Single *s = g_new0 (Single, 1);       /* lives as long as the process, like the cases */
+  Single *s = g_new0 (Single, 1);
+  g_ptr_array_add (singles, s);
   s->info = info;
   if (info->code == HEDDLE_OP_LEAKY_RELU || info->code == HEDDLE_OP_LEAKY_RELU_GRAD)
     s->attr.slope.slope = 0.01;
@@ -396,6 +397,7 @@ main (int argc, char **argv)
   g_assert_no_error (error);
   numbers = g_rand_new_with_seed (11);
   cases = g_ptr_array_new_with_free_func (case_free);
+  singles = g_ptr_array_new_with_free_func (g_free);
   host = host_new ();
   heddle_op_each (each_operation, NULL);
   add_broadcasts ();
@@ -412,6 +414,7 @@ main (int argc, char **argv)
     g_test_add_func ("/cuda-chain/operations against the cpu device", test_no_compiler);
   int status = g_test_run ();
   g_ptr_array_unref (cases);
+  g_ptr_array_unref (singles);
   host_free (host);
   g_rand_free (numbers);
   heddle_device_close (device);

@@ -412,14 +412,8 @@ open_generated (const void *code)
 }
 
 static cudaError_t
-open_kernels (const void *code)
+open_own ()
 {
-  unsigned magic;
-  memcpy (&magic, code, 4);
-  if (magic == 0x464c457fu && registry)
-    return open_generated (code);
-  if (magic != 0xba55ed50u && magic != 0x466243b1u)
-    return refuse (cudaErrorInvalidKernelImage, "not a fatbin");
   const char *file = getenv ("HEDDLE_SIM_KERNELS");
   void *handle = file ? dlopen (file, RTLD_NOW | RTLD_GLOBAL) : nullptr;
   if (!handle)
@@ -427,6 +421,18 @@ open_kernels (const void *code)
   registry = (simt::Kernel * (*) (void)) dlsym (handle, "simt_registry");
   launch = (decltype (launch)) dlsym (handle, "simt_launch");
   return registry && launch ? cudaSuccess : refuse (cudaErrorInvalidKernelImage, "HEDDLE_SIM_KERNELS: no kernels in that file");
+}
+
+static cudaError_t
+open_kernels (const void *code)
+{
+  unsigned magic;
+  memcpy (&magic, code, 4);
+  bool generated = magic == 0x464c457fu;
+  if (magic != 0xba55ed50u && magic != 0x466243b1u && !generated)
+    return refuse (cudaErrorInvalidKernelImage, "not a fatbin");
+  cudaError_t e = generated && registry ? cudaSuccess : open_own ();
+  return generated && !e ? open_generated (code) : e;
 }
 
 static const simt::Kernel *

@@ -583,7 +583,7 @@ name_of (const Writer *w)
     {
       const HeddleOp *op = w->p->ops->pdata[i];
       g_autofree char *part = g_strconcat ("_", op->info->name, NULL);
-      if (!is_assign (op) && !strstr (name->str, part))
+      if (!is_assign (op) && !is_view (op) && !strstr (name->str, part))
         g_string_append (name, part);
     }
   g_string_append_printf (name, "_%.10s", g_checksum_get_string (sum));

@@ -1,6 +1,6 @@
 /* cuda/forms.c: one value in several dtypes and layouts, and the conversions between them.  Must not know what operations compute. */
 #include "cuda.h"
-#include "kernels/args.h"
+#include "launch.h"
 #include "tensor/tensors.h"
 
 /* ---- layouts ---- */
@@ -42,8 +42,7 @@ gboolean
 cuda_convert (CudaQueue *queue, gpointer dst, HeddleDtype to, gconstpointer src, HeddleDtype from, gint64 n, GError **error)
 {
   HkElementwise args = { .op = HK_CAST, .n_in = 1, .rank = 1, .out_dtype = to, .n = n, .size = { n }, .in = { { src, from, { 1 } } }, .out = dst };
-  CudaGrid grid = cuda_grid (queue->device, n, 256);
-  return cuda_launch_named (queue, "elementwise", &grid, &args, error);
+  return cuda_launch_elementwise (queue, &args, error);
 }
 
 gboolean
@@ -51,7 +50,6 @@ cuda_relayout (CudaQueue *queue, gpointer dst, CudaLayout to, gconstpointer src,
 {
   HkCopy args = { .x = src, .y = dst, .rank = shape->rank, .bytes = (int32_t) heddle_dtype_size (dtype), .n = heddle_shape_count (shape) };
   gint64 read[HEDDLE_MAX_RANK] = { 0 }, write[HEDDLE_MAX_RANK] = { 0 };
-  CudaGrid grid = cuda_grid (queue->device, args.n, 256);
   cuda_strides (shape, from, read);
   cuda_strides (shape, to, write);
   for (gint i = 0; i < shape->rank; i++)
@@ -60,16 +58,15 @@ cuda_relayout (CudaQueue *queue, gpointer dst, CudaLayout to, gconstpointer src,
       args.src[i] = read[i];
       args.dst[i] = write[i];
     }
-  return cuda_launch_named (queue, "copy", &grid, &args, error);
+  return cuda_launch_copy (queue, &args, error);
 }
 
 gboolean
 cuda_fill (CudaQueue *queue, gpointer dst, HeddleDtype dtype, gint64 n, double value, GError **error)
 {
   HkFill args = { .y = dst, .n = n, .bytes = (int32_t) heddle_dtype_size (dtype) };
-  CudaGrid grid = cuda_grid (queue->device, n, 256);
   heddle_convert (dtype, &args.pattern, HEDDLE_F32, &(float) { (float) value }, 1);
-  return cuda_launch_named (queue, "fill_bytes", &grid, &args, error);
+  return cuda_launch_fill (queue, &args, error);
 }
 
 /* ---- forms ---- */

@@ -153,6 +153,8 @@ cuda_rtc_open (const char *const *folders, GError **error)
 {
   CudaRtc *rtc = g_new0 (CudaRtc, 1);
   open_library (rtc, folders, error);
+  if (rtc->module)
+    g_module_make_resident (rtc->module);        /* NVRTC loses memory when it is unloaded */
   if (!rtc->module || !bind (rtc, error) || !ask (rtc, error))
     g_clear_pointer (&rtc, cuda_rtc_close);
   return rtc;

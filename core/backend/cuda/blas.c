@@ -1,0 +1,491 @@
+/* cuda/blas.c: matrix products through cuBLASLt: descriptors, the choice of an algorithm, epilogues.  Must not know how steps are placed or run.
+ * Everything is column-major here, as the library is: a row-major matrix (R, C) is its transpose (C, R). */
+#include "blas.h"
+
+#include <cublasLt.h>
+#include <string.h>
+
+#define WORKSPACE ((gsize) 32 << 20)      /* most that an algorithm may take: what NVIDIA recommends for Hopper */
+#define CANDIDATES 32
+
+/* D (m, n) = epilogue (op (A) (m, k) op (B) (k, n)); plain bytes, as it is the key under which the algorithm is kept. */
+typedef struct
+{
+  gint64 m, n, k, batch, lda, ldb, ldd, stride_a, stride_b, stride_d;
+  gint32 transpose_a, transpose_b, in, out, bias, epilogue;
+  gint32 align_a, align_b, align_d, tf32;
+} Shape;
+
+typedef struct { cublasLtMatmulAlgo_t algo; gsize workspace; gboolean found; char text[64]; } Choice;
+typedef struct { cublasLtHandle_t handle; GHashTable *choices; guint timed; } Blas;
+
+/* Of one step */
+typedef struct { cublasLtMatmulDesc_t desc; cublasLtMatrixLayout_t a, b, d; cublasLtMatmulAlgo_t algo; gsize workspace; Shape shape; } Product;
+
+static gboolean
+blas_check (cublasStatus_t status, const char *call, const HeddleOp *op, GError **error)
+{
+  return status == CUBLAS_STATUS_SUCCESS || cuda_fail (call, (int) status, cublasLtGetStatusName (status), cublasLtGetStatusString (status), op, error);
+}
+#define LT(call, op, error) blas_check ((call), #call, (op), (error))
+
+static void
+blas_free (gpointer data)
+{
+  Blas *blas = data;
+  if (blas->handle)
+    cublasLtDestroy (blas->handle);
+  g_hash_table_unref (blas->choices);
+  g_free (blas);
+}
+
+static guint
+shape_hash (gconstpointer key)
+{
+  const guint32 *words = key;
+  guint hash = 5381;
+  for (gsize i = 0; i < sizeof (Shape) / 4; i++)
+    hash = hash * 33 ^ words[i];
+  return hash;
+}
+
+static gboolean shape_equal (gconstpointer a, gconstpointer b) { return memcmp (a, b, sizeof (Shape)) == 0; }
+
+static Blas *
+context (CudaDevice *device, GError **error)
+{
+  if (!device->blas)
+    {
+      Blas *blas = g_new0 (Blas, 1);
+      blas->choices = g_hash_table_new_full (shape_hash, shape_equal, g_free, g_free);
+      if (LT (cublasLtCreate (&blas->handle), NULL, error))
+        {
+          device->blas = blas;
+          device->blas_free = blas_free;
+        }
+      else
+        blas_free (blas);
+    }
+  return device->blas;
+}
+
+/* ---- descriptors ---- */
+
+static cudaDataType_t
+type_of (gint32 dtype)
+{
+  return dtype == HEDDLE_F16 ? CUDA_R_16F : dtype == HEDDLE_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
+static void
+product_free (gpointer data)
+{
+  Product *p = data;
+  if (p->a)
+    cublasLtMatrixLayoutDestroy (p->a);
+  if (p->b)
+    cublasLtMatrixLayoutDestroy (p->b);
+  if (p->d)
+    cublasLtMatrixLayoutDestroy (p->d);
+  if (p->desc)
+    cublasLtMatmulDescDestroy (p->desc);
+  g_free (p);
+}
+
+static gboolean
+make_layout (cublasLtMatrixLayout_t *layout, const Shape *s, gint32 dtype, gint64 rows, gint64 columns, gint64 ld, gint64 stride, const HeddleOp *op, GError **error)
+{
+  gint32 batch = (gint32) s->batch;
+  return LT (cublasLtMatrixLayoutCreate (layout, type_of (dtype), (guint64) rows, (guint64) columns, ld), op, error)
+         && LT (cublasLtMatrixLayoutSetAttribute (*layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &batch, sizeof batch), op, error)
+         && LT (cublasLtMatrixLayoutSetAttribute (*layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &stride, sizeof stride), op, error);
+}
+
+static gboolean
+set_desc (Product *p, cublasLtMatmulDescAttributes_t what, gconstpointer value, gsize size, const HeddleOp *op, GError **error)
+{
+  return LT (cublasLtMatmulDescSetAttribute (p->desc, what, value, size), op, error);
+}
+
+/* What an epilogue needs besides its pointers; those are set at each run. */
+static gboolean
+set_epilogue (Product *p, const HeddleOp *op, GError **error)
+{
+  const Shape *s = &p->shape;
+  guint32 epilogue = (guint32) s->epilogue;
+  gint32 bias = type_of (s->bias);
+  gint64 ld = s->ldd;
+  gboolean ok = set_desc (p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue, op, error);
+  if (ok && s->bias)
+    ok = set_desc (p, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &bias, sizeof bias, op, error);
+  if (ok && (s->epilogue == CUBLASLT_EPILOGUE_DGELU || s->epilogue == CUBLASLT_EPILOGUE_GELU_AUX || s->epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS))
+    ok = set_desc (p, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &ld, sizeof ld, op, error);
+  return ok;
+}
+
+static Product *
+product_new (const Shape *s, const HeddleOp *op, GError **error)
+{
+  Product *p = g_new0 (Product, 1);
+  cublasComputeType_t compute = s->tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
+  gint32 ta = s->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N, tb = s->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
+  p->shape = *s;
+  gboolean ok = LT (cublasLtMatmulDescCreate (&p->desc, compute, CUDA_R_32F), op, error) && set_desc (p, CUBLASLT_MATMUL_DESC_TRANSA, &ta, sizeof ta, op, error)
+                && set_desc (p, CUBLASLT_MATMUL_DESC_TRANSB, &tb, sizeof tb, op, error) && set_epilogue (p, op, error)
+                && make_layout (&p->a, s, s->in, s->transpose_a ? s->k : s->m, s->transpose_a ? s->m : s->k, s->lda, s->stride_a, op, error)
+                && make_layout (&p->b, s, s->in, s->transpose_b ? s->n : s->k, s->transpose_b ? s->k : s->n, s->ldb, s->stride_b, op, error)
+                && make_layout (&p->d, s, s->out, s->m, s->n, s->ldd, s->stride_d, op, error);
+  if (!ok)
+    g_clear_pointer (&p, product_free);
+  return p;
+}
+
+static gboolean
+set_pointers (Product *p, gpointer bias, gpointer aux, const HeddleOp *op, GError **error)
+{
+  return (!bias || set_desc (p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias, op, error))
+         && (!aux || set_desc (p, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &aux, sizeof aux, op, error));
+}
+
+/* ---- the choice of an algorithm ---- */
+
+static gboolean
+prefer (cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttributes_t what, gconstpointer value, gsize size, const HeddleOp *op, GError **error)
+{
+  return LT (cublasLtMatmulPreferenceSetAttribute (preference, what, value, size), op, error);
+}
+
+/* How many candidates the library has, best guess first. */
+static gboolean
+candidates (CudaDevice *device, Blas *blas, Product *p, cublasLtMatmulHeuristicResult_t *results, int wanted, int *n, const HeddleOp *op, GError **error)
+{
+  cublasLtMatmulPreference_t preference = NULL;
+  const Shape *s = &p->shape;
+  gsize workspace = MIN (WORKSPACE, (gsize) device->flags.workspace_limit << 20);
+  guint32 a = (guint32) s->align_a, b = (guint32) s->align_b, d = (guint32) s->align_d;
+  gboolean ok = LT (cublasLtMatmulPreferenceCreate (&preference), op, error) && prefer (preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace, op, error)
+                && prefer (preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &a, 4, op, error) && prefer (preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &b, 4, op, error)
+                && prefer (preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &d, 4, op, error) && prefer (preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &d, 4, op, error);
+  *n = 0;
+  if (ok)
+    {
+      cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic (blas->handle, p->desc, p->a, p->b, p->d, p->d, preference, wanted, results, n);
+      if (status == CUBLAS_STATUS_NOT_SUPPORTED)      /* no algorithm: the caller has another way */
+        *n = 0;
+      else
+        ok = LT (status, op, error);
+    }
+  if (preference)
+    cublasLtMatmulPreferenceDestroy (preference);
+  return ok;
+}
+
+/* Device memory to time candidates in; as much as one product touches. */
+typedef struct { char *a, *b, *d, *bias, *aux, *workspace; cudaEvent_t from, to; } Bench;
+
+static gboolean
+bench_init (Bench *bench, CudaDevice *device, const Shape *s, GError **error)
+{
+  gsize in = heddle_dtype_size ((HeddleDtype) s->in), out = heddle_dtype_size ((HeddleDtype) s->out), batch = (gsize) s->batch;
+  gsize bytes[] = { batch * (gsize) (s->m * s->k) * in, batch * (gsize) (s->k * s->n) * in, batch * (gsize) (s->m * s->n) * out, (gsize) MAX (s->m, s->n) * 4, (gsize) (s->m * s->n) * out, WORKSPACE };
+  char **memory[] = { &bench->a, &bench->b, &bench->d, &bench->bias, &bench->aux, &bench->workspace };
+  gboolean ok = CUDA (cudaEventCreate (&bench->from), NULL, error) && CUDA (cudaEventCreate (&bench->to), NULL, error);
+  for (guint i = 0; ok && i < G_N_ELEMENTS (memory); i++)
+    {
+      *memory[i] = cuda_malloc (device, bytes[i], "timing matrix products", error);
+      ok = *memory[i] && CUDA (cudaMemsetAsync (*memory[i], 0, bytes[i], device->compute), NULL, error);
+    }
+  return ok;
+}
+
+static void
+bench_clear (Bench *bench)
+{
+  gpointer memory[] = { bench->a, bench->b, bench->d, bench->bias, bench->aux, bench->workspace };
+  for (guint i = 0; i < G_N_ELEMENTS (memory); i++)
+    cudaFree (memory[i]);
+  if (bench->from)
+    cudaEventDestroy (bench->from);
+  if (bench->to)
+    cudaEventDestroy (bench->to);
+}
+
+/* Milliseconds of three runs after one that does not count; a candidate that fails takes forever. */
+static float
+time_one (CudaDevice *device, Blas *blas, Product *p, Bench *bench, const cublasLtMatmulHeuristicResult_t *r)
+{
+  const float one = 1, zero = 0;
+  float ms = G_MAXFLOAT;
+  gboolean ok = set_pointers (p, p->shape.bias ? bench->bias : NULL, p->shape.epilogue != CUBLASLT_EPILOGUE_DEFAULT ? bench->aux : NULL, NULL, NULL);
+  for (guint i = 0; ok && i < 4; i++)
+    {
+      if (i == 1)
+        cudaEventRecord (bench->from, device->compute);
+      ok = cublasLtMatmul (blas->handle, p->desc, &one, bench->a, p->a, bench->b, p->b, &zero, bench->d, p->d, bench->d, p->d, &r->algo, bench->workspace, r->workspaceSize, device->compute)
+           == CUBLAS_STATUS_SUCCESS;
+    }
+  cudaEventRecord (bench->to, device->compute);
+  if (cudaEventSynchronize (bench->to) != cudaSuccess || !ok || cudaEventElapsedTime (&ms, bench->from, bench->to) != cudaSuccess)
+    ms = G_MAXFLOAT;
+  cudaGetLastError ();
+  return ms;
+}
+
+static int
+fastest (CudaDevice *device, Blas *blas, Product *p, const cublasLtMatmulHeuristicResult_t *results, int n, float *ms, GError **error)
+{
+  Bench bench = { 0 };
+  int best = -1;
+  if (bench_init (&bench, device, &p->shape, error))
+    for (int i = 0; i < n; i++)
+      {
+        float t = time_one (device, blas, p, &bench, &results[i]);
+        if (best < 0 || t < *ms)
+          {
+            best = i;
+            *ms = t;
+          }
+      }
+  bench_clear (&bench);
+  blas->timed++;
+  return best;
+}
+
+/* NULL with an error; a choice that is not FOUND: the library has no algorithm. */
+static const Choice *
+choose (CudaDevice *device, Blas *blas, Product *p, const HeddleOp *op, GError **error)
+{
+  const HeddleFlags *f = &device->flags;
+  Choice *choice = g_hash_table_lookup (blas->choices, &p->shape);
+  if (!choice)
+    {
+      cublasLtMatmulHeuristicResult_t results[CANDIDATES];
+      gboolean timed = f->cudnn_benchmark && blas->timed < (guint) f->benchmark_shapes;
+      int n = 0, best = 0, wanted = timed ? (f->benchmark_limit ? (int) MIN (f->benchmark_limit, CANDIDATES) : CANDIDATES) : 1;
+      float ms = 0;
+      gboolean ok = candidates (device, blas, p, results, wanted, &n, op, error);
+      if (ok && timed && n > 1)
+        {
+          best = fastest (device, blas, p, results, n, &ms, error);
+          ok = best >= 0;
+        }
+      if (ok)
+        {
+          choice = g_new0 (Choice, 1);
+          choice->found = n > 0;
+          choice->algo = results[best].algo;
+          choice->workspace = n > 0 ? results[best].workspaceSize : 0;
+          if (timed && n > 1)
+            g_snprintf (choice->text, sizeof choice->text, "candidate %d of %d, %.1f us", best + 1, n, (double) ms / 3 * 1000);
+          g_hash_table_insert (blas->choices, g_memdup2 (&p->shape, sizeof p->shape), choice);
+        }
+    }
+  return choice;
+}
+
+/* ---- steps: in[0] A, in[1] B, then the bias or what the gradient of gelu is taken at; out[0] D, out[1] what the epilogue leaves behind ---- */
+
+static gboolean
+run_product (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
+{
+  Product *p = step->data;
+  const float one = 1, zero = 0;
+  const Blas *blas = queue->device->blas;
+  gpointer third = step->n_in > 2 ? IN (2) : NULL, second = step->n_out > 1 ? OUT (1) : NULL;
+  gboolean gelu_grad = p->shape.epilogue == CUBLASLT_EPILOGUE_DGELU, sums = p->shape.epilogue == CUBLASLT_EPILOGUE_BGRADB;
+  gpointer bias = sums ? second : gelu_grad ? NULL : third, aux = gelu_grad ? third : sums ? NULL : second;
+  return set_pointers (p, bias, aux, step->op, error)
+         && LT (cublasLtMatmul (blas->handle, p->desc, &one, IN (0), p->a, IN (1), p->b, &zero, OUT (0), p->d, OUT (0), p->d, &p->algo, p->workspace ? SCRATCH (0) : NULL, p->workspace, queue->stream), step->op, error);
+}
+
+/* The largest power of two that divides the address: memory of its own begins at 256, windows at multiples of 16 elements. */
+static gint32
+alignment (const CudaOperand *o)
+{
+  const HeddleVariable *v = o->where == CUDA_VARIABLE || o->where == CUDA_SHADOW ? o->variable : NULL;
+  guint64 bytes = v && v->flat ? (guint64) v->offset * heddle_dtype_size (o->dtype) : 0;
+  return bytes ? (gint32) MIN (bytes & -bytes, 256) : 256;
+}
+
+/* What is to be emitted: operands by value, and the epilogue. */
+typedef struct
+{
+  const HeddleOp    *op, *last;        /* LAST: the operation that the epilogue computes, or OP */
+  const HeddleValue *a, *b, *third, *d, *second;
+  Shape              shape;
+} Wish;
+
+/* FALSE without an error: the library cannot. */
+static gboolean
+emit (CudaCompiler *c, const Wish *w, GError **error)
+{
+  Blas *blas = context (c->device, error);
+  HeddleDtype in = w->a->dtype;
+  Shape s = w->shape;
+  gboolean ok = FALSE;
+  if (blas)
+    {
+      const HeddleVariable *target = c->forward[w->d->id];
+      CudaOperand a = cuda_form (c, w->a, in, CUDA_ROWS), b = cuda_form (c, w->b, in, CUDA_ROWS), third = { 0 }, d = { .where = target ? CUDA_VARIABLE : CUDA_ARENA, .variable = (HeddleVariable *) target, .dtype = w->d->dtype };
+      s.align_a = alignment (&a);
+      s.align_b = alignment (&b);
+      s.align_d = alignment (&d);
+      s.in = (gint32) in;
+      s.out = (gint32) w->d->dtype;
+      s.tf32 = in == HEDDLE_F32 && c->device->flags.tf32_matmul && c->device->capability >= 80;
+      Product *p = product_new (&s, w->op, error);
+      const Choice *choice = p ? choose (c->device, blas, p, w->op, error) : NULL;
+      ok = choice && choice->found;
+      if (ok)
+        {
+          if (w->third)
+            third = cuda_form (c, w->third, w->d->dtype, CUDA_ROWS);
+          p->algo = choice->algo;
+          p->workspace = choice->workspace;
+          CudaStep *step = cuda_step_new (c, w->op, cuda_keep (c->plan, g_strdup_printf ("cublasLt%s%s%s%s", w->last != w->op ? "+" : "", w->last != w->op ? w->last->info->name : "", *choice->text ? " " : "", choice->text)), run_product);
+          cuda_step_data (step, p, product_free);
+          cuda_step_in (step, a);
+          cuda_step_in (step, b);
+          if (w->third)
+            cuda_step_in (step, third);
+          if (p->workspace)
+            cuda_step_scratch (c, step, p->workspace);
+          cuda_step_out (c, step, w->d, w->d->dtype, CUDA_ROWS, TRUE);
+          if (w->second)
+            cuda_step_out (c, step, w->second, w->second->dtype, CUDA_ROWS, TRUE);
+          if (w->last != w->op)
+            cuda_mark_done (c, w->last);
+          c->device->primitives++;
+        }
+      else
+        product_free (p);
+    }
+  return ok;
+}
+
+/* ---- operations ---- */
+
+static gint64 last_of (const HeddleShape *s) { return s->size[s->rank - 1]; }
+static gint64 rows_of (const HeddleShape *s) { return heddle_shape_count (s) / MAX (last_of (s), 1); }
+
+/* c (M, N) = a (M, K) b (K, N), row-major, is c^T = b^T a^T.  A matrix b that serves all of a makes one product of it where a's rows follow each other. */
+static gboolean
+lower_matmul (CudaCompiler *c, const HeddleOp *op, GError **error)
+{
+  const HeddleMatmulAttr *attr = op->attr;
+  const HeddleShape *a = &op->in[0]->shape, *b = &op->in[1]->shape, *y = &op->out[0]->shape;
+  gint64 rows = a->size[a->rank - 2], depth = b->size[b->rank - 2], m = y->size[y->rank - 2], n = last_of (y), k = attr->transpose_a ? rows : last_of (a);
+  gint64 batch = heddle_shape_count (y) / MAX (m * n, 1);
+  gboolean shared = b->rank == 2 && batch > 1;
+  Shape s = { .m = n, .n = m, .k = k, .batch = batch, .lda = last_of (b), .ldb = last_of (a), .ldd = n, .stride_a = shared ? 0 : depth * last_of (b), .stride_b = rows * last_of (a), .stride_d = m * n,
+              .transpose_a = attr->transpose_b, .transpose_b = attr->transpose_a, .epilogue = CUBLASLT_EPILOGUE_DEFAULT };
+  if (shared && !attr->transpose_a)
+    {
+      s.n = m * batch;
+      s.batch = 1;
+    }
+  Wish w = { .op = op, .last = op, .a = op->in[1], .b = op->in[0], .d = op->out[0], .shape = s };
+  return emit (c, &w, error);
+}
+
+/* The activation that can be computed along with a linear layer: relu of what nobody else reads, or gelu in its tanh form, whose argument is then kept for its gradient. */
+static const HeddleOp *
+activation_of (CudaCompiler *c, const HeddleValue *v)
+{
+  const HeddleOp *op = cuda_only_user (c, v);
+  const GPtrArray *users = c->users[v->id];
+  for (guint i = 0; !op && c->device->flags.fusion && users && i < users->len; i++)
+    op = ((const HeddleOp *) users->pdata[i])->info->code == HEDDLE_OP_GELU ? users->pdata[i] : NULL;
+  gboolean relu = op && op->info->code == HEDDLE_OP_RELU, gelu = op && op->info->code == HEDDLE_OP_GELU && ((const HeddleGeluAttr *) op->attr)->tanh_form;
+  return (relu || gelu) && op->out[0]->dtype == v->dtype && !cuda_is_done (c, op) ? op : NULL;
+}
+
+static gint32
+epilogue_of (const HeddleOp *activation, gboolean bias, gboolean keep)
+{
+  static const cublasLtEpilogue_t table[3][2] = { { CUBLASLT_EPILOGUE_RELU, CUBLASLT_EPILOGUE_RELU_BIAS }, { CUBLASLT_EPILOGUE_GELU, CUBLASLT_EPILOGUE_GELU_BIAS },
+                                                  { CUBLASLT_EPILOGUE_GELU_AUX, CUBLASLT_EPILOGUE_GELU_AUX_BIAS } };
+  cublasLtEpilogue_t plain = bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+  return activation ? table[activation->info->code == HEDDLE_OP_RELU ? 0 : keep ? 2 : 1][bias] : plain;
+}
+
+/* y (R, O) = x (R, I) w (O, I)^T + bias */
+static gboolean
+lower_linear (CudaCompiler *c, const HeddleOp *op, GError **error)
+{
+  const HeddleShape *x = &op->in[0]->shape;
+  const HeddleValue *y = op->out[0], *bias = op->n_in > 2 ? op->in[2] : NULL;
+  gint64 in = last_of (x), out = op->in[1]->shape.size[0];
+  const HeddleOp *activation = activation_of (c, y);
+  gboolean keep = activation && cuda_only_user (c, y) == NULL;
+  Shape s = { .m = out, .n = rows_of (x), .k = in, .batch = 1, .lda = in, .ldb = in, .ldd = out, .transpose_a = TRUE, .bias = bias ? (gint32) y->dtype : 0 };
+  s.epilogue = epilogue_of (activation, bias != NULL, keep);
+  Wish w = { .op = op, .last = activation ? activation : op, .a = op->in[1], .b = op->in[0], .third = bias, .d = activation ? activation->out[0] : y, .second = keep ? y : NULL, .shape = s };
+  GError *met = NULL;
+  gboolean done = emit (c, &w, &met);
+  if (!done && !met && activation)
+    {
+      w.last = op;
+      w.d = y;
+      w.second = NULL;
+      w.shape.epilogue = epilogue_of (NULL, bias != NULL, FALSE);
+      done = emit (c, &w, &met);
+    }
+  if (met)
+    g_propagate_error (error, met);
+  return done;
+}
+
+/* dx (R, I) = dy (R, O) w (O, I); with the gradient of the tanh gelu that x came from, where that alone reads dx */
+static gboolean
+lower_grad_input (CudaCompiler *c, const HeddleOp *op, GError **error)
+{
+  const HeddleShape *dy = &op->in[0]->shape;
+  gint64 out = last_of (dy), in = last_of (&op->in[1]->shape);
+  const HeddleOp *next = cuda_only_user (c, op->out[0]);
+  gboolean gelu = next && next->info->code == HEDDLE_OP_GELU_GRAD && next->in[0] == op->out[0] && ((const HeddleGeluAttr *) next->attr)->tanh_form && next->out[0]->dtype == op->out[0]->dtype
+                  && next->in[1]->dtype == op->out[0]->dtype && c->forms[next->in[1]->id];
+  Shape s = { .m = in, .n = rows_of (dy), .k = out, .batch = 1, .lda = in, .ldb = out, .ldd = in, .epilogue = gelu ? CUBLASLT_EPILOGUE_DGELU : CUBLASLT_EPILOGUE_DEFAULT };
+  Wish w = { .op = op, .last = gelu ? next : op, .a = op->in[1], .b = op->in[0], .third = gelu ? next->in[1] : NULL, .d = gelu ? next->out[0] : op->out[0], .shape = s };
+  GError *met = NULL;
+  gboolean done = emit (c, &w, &met);
+  if (!done && !met && gelu)
+    {
+      w.last = op;
+      w.third = NULL;
+      w.d = op->out[0];
+      w.shape.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
+      done = emit (c, &w, &met);
+    }
+  if (met)
+    g_propagate_error (error, met);
+  return done;
+}
+
+/* dw (O, I) = dy (R, O)^T x (R, I), and the column sums of dy.  FALSE also where only the sums are wanted, or the library does not make them: own kernels do both. */
+static gboolean
+lower_grad_weight (CudaCompiler *c, const HeddleOp *op, GError **error)
+{
+  const HeddleShape *dy = &op->in[0]->shape, *x = &op->in[1]->shape;
+  gint64 out = last_of (dy), in = last_of (x);
+  gboolean sums = op->n_out > 1 && c->wanted[op->out[1]->id];
+  Shape s = { .m = in, .n = out, .k = rows_of (dy), .batch = 1, .lda = in, .ldb = out, .ldd = in, .transpose_b = TRUE, .bias = sums ? (gint32) op->out[1]->dtype : 0,
+              .epilogue = sums ? CUBLASLT_EPILOGUE_BGRADB : CUBLASLT_EPILOGUE_DEFAULT };
+  Wish w = { .op = op, .last = op, .a = op->in[1], .b = op->in[0], .d = op->out[0], .second = sums ? op->out[1] : NULL, .shape = s };
+  return c->wanted[op->out[0]->id] && emit (c, &w, error);
+}
+
+gboolean
+cuda_lower_blas (CudaCompiler *c, const HeddleOp *op, GError **error)
+{
+  gboolean product = op->n_in > 1 && heddle_dtype_is_float (op->in[0]->dtype) && op->in[0]->dtype == op->in[1]->dtype && op->n_out && heddle_shape_count (&op->out[0]->shape) > 0, done = FALSE;
+  switch (product ? op->info->code : 0)
+    {
+    case HEDDLE_OP_MATMUL: done = lower_matmul (c, op, error); break;
+    case HEDDLE_OP_LINEAR: done = lower_linear (c, op, error); break;
+    case HEDDLE_OP_LINEAR_GRAD_INPUT: done = lower_grad_input (c, op, error); break;
+    case HEDDLE_OP_LINEAR_GRAD_WEIGHT: done = lower_grad_weight (c, op, error); break;
+    default: break;
+    }
+  return done;
+}

@@ -1,0 +1,404 @@
+/* cuda/dnn-ops.c: operations of a program, alone or with those that read their result, as one graph.
+ * Must not know how programs are compiled into steps, nor whether cuDNN has a plan. */
+#include "dnn-ops.h"
+
+typedef struct
+{
+  const HeddleProgram *program;
+  guint                i, most;
+  const HeddleFlags   *flags;
+  const HeddleOp      *op;             /* the first */
+  CudaDnnMatch        *m;
+} Match;
+
+void
+cuda_dnn_match_clear (CudaDnnMatch *match)
+{
+  g_clear_pointer (&match->graph, g_free);
+}
+
+CudaDnnLayout
+cuda_dnn_layout (HeddleDtype dtype, const HeddleFlags *flags)
+{
+  return dtype == HEDDLE_F32 && !flags->tf32_conv ? CUDA_DNN_NCHW : CUDA_DNN_NHWC;
+}
+
+static void
+bind (Match *m, CudaDnnUid uid, const HeddleValue *value)
+{
+  m->m->value[uid] = value;
+}
+
+static gboolean
+done (Match *m, CudaDnnGraph *graph)
+{
+  m->m->graph = graph;
+  return graph != NULL;
+}
+
+static void
+take (Match *m, const HeddleOp *op)
+{
+  m->m->op[m->m->n_ops++] = op;
+}
+
+static gboolean
+reads (const HeddleOp *op, const HeddleValue *value)
+{
+  gboolean hit = FALSE;
+  for (guint k = 0; k < op->n_in; k++)
+    hit = hit || op->in[k] == value;
+  return hit;
+}
+
+/* The first operation that reads VALUE, if it is CODE and may join. */
+static const HeddleOp *
+reader (const Match *m, HeddleOpCode code, const HeddleValue *value)
+{
+  const HeddleOp *op = NULL;
+  for (guint i = m->i + 1; m->flags->fusion && m->m->n_ops < m->most && !op && i < m->program->ops->len; i++)
+    op = reads (m->program->ops->pdata[i], value) ? m->program->ops->pdata[i] : NULL;
+  return op && op->info->code == code ? op : NULL;
+}
+
+static const HeddleOp *
+only_reader (const Match *m, HeddleOpCode code, const HeddleValue *value)
+{
+  return value->n_uses == 1 ? reader (m, code, value) : NULL;
+}
+
+/* Is VALUE there, unchanged, when the first operation runs? */
+static gboolean
+is_there (const Match *m, const HeddleValue *value)
+{
+  return value->kind == HEDDLE_VALUE_INPUT || (value->kind == HEDDLE_VALUE_TEMP && value->producer->id < m->op->id);
+}
+
+/* What is added to VALUE by the only operation that reads it, when that needs no broadcast. */
+static const HeddleValue *
+addend (const Match *m, const HeddleOp *add, const HeddleValue *value)
+{
+  const HeddleValue *other = !add ? NULL : add->in[0] == value ? add->in[1] : add->in[0];
+  return other && other != value && other->dtype == value->dtype && heddle_shape_equal (&other->shape, &value->shape) && is_there (m, other) ? other : NULL;
+}
+
+/* What is added to *VALUE and relu of the sum, as far as they can join.  Moves *VALUE on. */
+static void
+epilogue (Match *m, const HeddleValue **value, gboolean *residual, gboolean *relu)
+{
+  const HeddleOp *add = only_reader (m, HEDDLE_OP_ADD, *value);
+  const HeddleValue *other = addend (m, add, *value);
+  if ((*residual = other != NULL))
+    {
+      take (m, add);
+      bind (m, CUDA_DNN_RESIDUAL, other);
+      *value = add->out[0];
+    }
+  const HeddleOp *last = only_reader (m, HEDDLE_OP_RELU, *value);
+  if ((*relu = last != NULL))
+    {
+      take (m, last);
+      *value = last->out[0];
+    }
+}
+
+/* ---- convolutions ---- */
+
+static CudaDnnConv
+conv_of (const Match *m, CudaDnnDirection direction, const HeddleValue *data)
+{
+  return (CudaDnnConv) { .direction = direction, .dtype = data->dtype, .layout = m->m->layout, .attr = *(const HeddleConvAttr *) m->op->attr };
+}
+
+static gboolean
+match_conv (Match *m)
+{
+  const HeddleOp *op = m->op;
+  CudaDnnConv c = conv_of (m, CUDA_DNN_FORWARD, op->in[0]);
+  const HeddleValue *y = op->out[0];
+  gboolean relu = FALSE;
+  c.x = op->in[0]->shape, c.w = op->in[1]->shape, c.y = y->shape;
+  c.bias = op->n_in > 2;
+  epilogue (m, &y, &c.residual, &relu);
+  c.activation = relu ? CUDA_DNN_RELU : CUDA_DNN_LINEAR;
+  bind (m, CUDA_DNN_X, op->in[0]);
+  bind (m, CUDA_DNN_W, op->in[1]);
+  bind (m, CUDA_DNN_BIAS, c.bias ? op->in[2] : NULL);
+  bind (m, CUDA_DNN_Y, y);
+  return (!c.bias || op->in[2]->dtype == c.dtype) && op->in[1]->dtype == c.dtype && done (m, cuda_dnn_graph_conv (&c));
+}
+
+static gboolean
+match_conv_grad_input (Match *m)
+{
+  const HeddleOp *op = m->op;
+  CudaDnnConv c = conv_of (m, CUDA_DNN_GRAD_INPUT, op->in[0]);
+  c.x = op->out[0]->shape, c.w = op->in[1]->shape, c.y = op->in[0]->shape;
+  bind (m, CUDA_DNN_DY, op->in[0]);
+  bind (m, CUDA_DNN_W, op->in[1]);
+  bind (m, CUDA_DNN_DX, op->out[0]);
+  return op->n_in == 2 && op->in[1]->dtype == c.dtype && done (m, cuda_dnn_graph_conv (&c));
+}
+
+static gboolean
+match_conv_grad_weight (Match *m)
+{
+  const HeddleOp *op = m->op;
+  CudaDnnConv c = conv_of (m, CUDA_DNN_GRAD_WEIGHT, op->in[0]);
+  c.x = op->in[1]->shape, c.w = op->out[0]->shape, c.y = op->in[0]->shape;
+  bind (m, CUDA_DNN_DY, op->in[0]);
+  bind (m, CUDA_DNN_X, op->in[1]);
+  bind (m, CUDA_DNN_DW, op->out[0]);
+  m->m->bias_grad = c.attr.bias ? op->out[1] : NULL;
+  return op->in[1]->dtype == c.dtype && op->out[0]->dtype == c.dtype && done (m, cuda_dnn_graph_conv (&c));
+}
+
+/* ---- batch norm.  In NCHW cuDNN turns the images around and back in 100 MB of workspace: own kernels read them as they lie. ---- */
+
+static CudaDnnBatchNorm
+batch_norm_of (const Match *m, const HeddleOp *op, const HeddleValue *x)
+{
+  const HeddleBatchNormAttr *a = op->attr;
+  return (CudaDnnBatchNorm) { .dtype = x->dtype, .layout = m->m->layout, .x = x->shape, .eps = a->eps, .momentum = a->momentum };
+}
+
+static gboolean
+suits (const Match *m, const HeddleValue *x)
+{
+  return m->m->layout == CUDA_DNN_NHWC && x->shape.rank == 4;
+}
+
+static gboolean
+match_batch_norm (Match *m)
+{
+  static const CudaDnnUid in[] = { CUDA_DNN_X, CUDA_DNN_SCALE, CUDA_DNN_SHIFT, CUDA_DNN_RUNNING_MEAN, CUDA_DNN_RUNNING_VARIANCE };
+  static const CudaDnnUid out[] = { CUDA_DNN_Y, CUDA_DNN_MEAN, CUDA_DNN_RSTD, CUDA_DNN_NEW_MEAN, CUDA_DNN_NEW_VARIANCE };
+  const HeddleOp *op = m->op;
+  const HeddleBatchNormAttr *a = op->attr;
+  CudaDnnBatchNorm b = batch_norm_of (m, op, op->in[0]);
+  const HeddleValue *y = op->out[0];
+  epilogue (m, &y, &b.residual, &b.relu);
+  for (guint i = 0; i < G_N_ELEMENTS (in); i++)
+    {
+      bind (m, in[i], op->in[i]);
+      bind (m, out[i], i == 0 ? y : a->training ? op->out[i] : NULL);
+    }
+  /* with given statistics [1..4] pass them through: no graph does that, so somebody reading them wants an own kernel */
+  gboolean read = FALSE;
+  for (guint i = 1; i < op->n_out; i++)
+    read = read || op->out[i]->n_uses > 0;
+  return suits (m, op->in[0]) && (a->training || !read) && done (m, a->training ? cuda_dnn_graph_batch_norm (&b) : cuda_dnn_graph_batch_norm_eval (&b));
+}
+
+static void
+bind_batch_norm_grad (Match *m, const HeddleOp *op)
+{
+  static const CudaDnnUid in[] = { CUDA_DNN_DY, CUDA_DNN_X, CUDA_DNN_SCALE, CUDA_DNN_MEAN, CUDA_DNN_RSTD }, out[] = { CUDA_DNN_DX, CUDA_DNN_DSCALE, CUDA_DNN_DSHIFT };
+  for (guint i = 0; i < G_N_ELEMENTS (in); i++)
+    bind (m, in[i], op->in[i]);
+  for (guint i = 0; i < G_N_ELEMENTS (out); i++)
+    bind (m, out[i], op->out[i]);
+}
+
+static gboolean
+match_batch_norm_grad (Match *m)
+{
+  CudaDnnBatchNorm b = batch_norm_of (m, m->op, m->op->in[1]);
+  bind_batch_norm_grad (m, m->op);
+  return suits (m, m->op->in[1]) && ((const HeddleBatchNormAttr *) m->op->attr)->training && m->op->in[0]->dtype == b.dtype && done (m, cuda_dnn_graph_batch_norm_grad (&b));
+}
+
+/* relu_grad (dy, y) and the batch norm's gradient behind it.  Where the gradient behind relu has other readers it is the residual's gradient too. */
+static gboolean
+match_relu_grad (Match *m)
+{
+  const HeddleOp *relu = m->op, *op = reader (m, HEDDLE_OP_BATCH_NORM_GRAD, relu->out[0]);
+  gboolean ok = op && op->in[0] == relu->out[0] && is_there (m, op->in[1]) && is_there (m, op->in[3]) && is_there (m, op->in[4]) && ((const HeddleBatchNormAttr *) op->attr)->training && suits (m, op->in[1])
+                && relu->in[0]->dtype == op->in[1]->dtype && relu->in[1]->dtype == op->in[1]->dtype;
+  if (ok)
+    {
+      CudaDnnBatchNorm b = batch_norm_of (m, op, op->in[1]);
+      take (m, op);
+      b.relu = TRUE;
+      b.residual = relu->out[0]->n_uses > 1;
+      bind_batch_norm_grad (m, op);
+      bind (m, CUDA_DNN_DY, relu->in[0]);
+      bind (m, CUDA_DNN_Y, relu->in[1]);
+      bind (m, CUDA_DNN_DRESIDUAL, b.residual ? relu->out[0] : NULL);
+      ok = done (m, cuda_dnn_graph_batch_norm_grad (&b));
+    }
+  return ok;
+}
+
+/* ---- layer norm and RMS norm ---- */
+
+static CudaDnnRowNorm
+row_norm_of (const HeddleOp *op, const HeddleValue *x, gboolean rms)
+{
+  const HeddleLayerNormAttr *a = op->attr;
+  gint32 axes = a->axes ? a->axes : 1;
+  CudaDnnRowNorm n = { .dtype = x->dtype, .width = 1, .eps = a->eps, .rms = rms };
+  for (gint32 i = x->shape.rank - axes; i < x->shape.rank; i++)
+    n.width *= x->shape.size[i];
+  n.rows = heddle_shape_count (&x->shape) / n.width;
+  return n;
+}
+
+static gboolean
+all_f32 (HeddleValue *const *value, guint n)
+{
+  gboolean f32 = TRUE;
+  for (guint i = 0; i < n; i++)
+    f32 = f32 && value[i]->dtype == HEDDLE_F32;
+  return f32;
+}
+
+static gboolean
+match_row_norm (Match *m)
+{
+  const HeddleOp *op = m->op;
+  gboolean rms = op->info->code == HEDDLE_OP_RMS_NORM, ok = op->n_in == (rms ? 2 : 3) && all_f32 (op->in + 1, op->n_in - 1);
+  if (ok)
+    {
+      CudaDnnRowNorm n = row_norm_of (op, op->in[0], rms);
+      bind (m, CUDA_DNN_X, op->in[0]);
+      bind (m, CUDA_DNN_SCALE, op->in[1]);
+      bind (m, CUDA_DNN_SHIFT, rms ? NULL : op->in[2]);
+      bind (m, CUDA_DNN_Y, op->out[0]);
+      bind (m, CUDA_DNN_MEAN, rms ? NULL : op->out[1]);
+      bind (m, CUDA_DNN_RSTD, op->out[rms ? 1 : 2]);
+      ok = op->out[0]->dtype == n.dtype && done (m, cuda_dnn_graph_row_norm (&n));
+    }
+  return ok;
+}
+
+static gboolean
+match_row_norm_grad (Match *m)
+{
+  const HeddleOp *op = m->op;
+  gboolean rms = op->info->code == HEDDLE_OP_RMS_NORM_GRAD, ok = op->n_in == (rms ? 4 : 5) && all_f32 (op->in + 2, op->n_in - 2);
+  if (ok)
+    {
+      CudaDnnRowNorm n = row_norm_of (op, op->in[1], rms);
+      bind (m, CUDA_DNN_DY, op->in[0]);
+      bind (m, CUDA_DNN_X, op->in[1]);
+      bind (m, CUDA_DNN_MEAN, rms ? NULL : op->in[2]);
+      bind (m, CUDA_DNN_RSTD, op->in[rms ? 2 : 3]);
+      bind (m, CUDA_DNN_SCALE, op->in[rms ? 3 : 4]);
+      bind (m, CUDA_DNN_DX, op->out[0]);
+      bind (m, CUDA_DNN_DSCALE, op->out[1]);
+      bind (m, CUDA_DNN_DSHIFT, rms ? NULL : op->out[2]);
+      ok = op->in[0]->dtype == n.dtype && all_f32 (op->out + 1, op->n_out - 1) && done (m, cuda_dnn_graph_row_norm_grad (&n));
+    }
+  return ok;
+}
+
+/* ---- pooling.  cuDNN has no max pooling with an index both ways in NCHW, and an index belongs to the library that made it. ---- */
+
+static gboolean
+match_pool (Match *m)
+{
+  const HeddleOp *op = m->op;
+  CudaDnnPool p = { .dtype = op->in[0]->dtype, .layout = m->m->layout, .x = op->in[0]->shape, .y = op->out[0]->shape, .attr = *(const HeddlePoolAttr *) op->attr,
+                    .average = op->info->code == HEDDLE_OP_AVG_POOL };
+  bind (m, CUDA_DNN_X, op->in[0]);
+  bind (m, CUDA_DNN_Y, op->out[0]);
+  bind (m, CUDA_DNN_INDEX, p.average ? NULL : op->out[1]);
+  return (p.average || (suits (m, op->in[0]) && p.attr.kernel[0] * p.attr.kernel[1] <= G_MAXINT8)) && done (m, cuda_dnn_graph_pool (&p));
+}
+
+static gboolean
+match_pool_grad (Match *m)
+{
+  const HeddleOp *op = m->op;
+  CudaDnnPool p = { .dtype = op->in[0]->dtype, .layout = m->m->layout, .x = op->out[0]->shape, .y = op->in[0]->shape, .attr = *(const HeddlePoolAttr *) op->attr,
+                    .average = op->info->code == HEDDLE_OP_AVG_POOL_GRAD };
+  bind (m, CUDA_DNN_DY, op->in[0]);
+  bind (m, CUDA_DNN_INDEX, p.average ? NULL : op->in[1]);
+  bind (m, CUDA_DNN_DX, op->out[0]);
+  return (p.average || (suits (m, op->in[0]) && p.attr.kernel[0] * p.attr.kernel[1] <= G_MAXINT8)) && done (m, cuda_dnn_graph_pool_grad (&p));
+}
+
+/* ---- attention ---- */
+
+static gboolean
+match_attention (Match *m)
+{
+  const HeddleOp *op = m->op;
+  gboolean grad = op->info->code == HEDDLE_OP_ATTENTION_GRAD;
+  static const CudaDnnUid forward[] = { CUDA_DNN_Q, CUDA_DNN_K, CUDA_DNN_V }, backward[] = { CUDA_DNN_DY, CUDA_DNN_Q, CUDA_DNN_K, CUDA_DNN_V, CUDA_DNN_Y, CUDA_DNN_LSE };
+  static const CudaDnnUid results[] = { CUDA_DNN_Y, CUDA_DNN_LSE }, gradients[] = { CUDA_DNN_DQ, CUDA_DNN_DK, CUDA_DNN_DV };
+  const HeddleAttentionAttr *attr = op->attr;
+  HeddleValue *const *q = op->in + (grad ? 1 : 0);
+  CudaDnnAttention a = { .dtype = q[0]->dtype, .batch = q[0]->shape.size[0], .heads = q[0]->shape.size[1], .queries = q[0]->shape.size[2], .keys = q[1]->shape.size[2],
+                         .width = q[0]->shape.size[3], .value_width = q[2]->shape.size[3], .scale = attr->scale, .causal = attr->causal, .deterministic = m->flags->deterministic };
+  for (guint i = 0; i < op->n_in; i++)
+    bind (m, grad ? backward[i] : forward[i], op->in[i]);
+  for (guint i = 0; i < op->n_out; i++)
+    bind (m, grad ? gradients[i] : results[i], op->out[i]);
+  return a.dtype != HEDDLE_F32 && done (m, grad ? cuda_dnn_graph_attention_grad (&a) : cuda_dnn_graph_attention (&a));
+}
+
+/* ---- linear with an activation that cuBLASLt has no epilogue for ---- */
+
+static gboolean
+match_linear (Match *m)
+{
+  static const struct { HeddleOpCode code; CudaDnnActivation activation; } activations[] = {
+    { HEDDLE_OP_SIGMOID, CUDA_DNN_SIGMOID }, { HEDDLE_OP_TANH, CUDA_DNN_TANH }, { HEDDLE_OP_SILU, CUDA_DNN_SILU }
+  };
+  const HeddleOp *op = m->op, *last = NULL;
+  gint64 n = op->in[1]->shape.size[0], k = op->in[1]->shape.size[1];
+  CudaDnnMatmul a = { .dtype = op->in[0]->dtype, .batch = 1, .m = heddle_shape_count (&op->in[0]->shape) / k, .n = n, .k = k, .transpose_w = TRUE, .bias = op->n_in > 2 };
+  for (guint i = 0; i < G_N_ELEMENTS (activations) && !last; i++)
+    if ((last = only_reader (m, activations[i].code, op->out[0])))
+      {
+        take (m, last);
+        a.activation = activations[i].activation;
+      }
+  bind (m, CUDA_DNN_X, op->in[0]);
+  bind (m, CUDA_DNN_W, op->in[1]);
+  bind (m, CUDA_DNN_BIAS, a.bias ? op->in[2] : NULL);
+  bind (m, CUDA_DNN_Y, last ? last->out[0] : NULL);
+  return last && op->in[1]->dtype == a.dtype && (!a.bias || op->in[2]->dtype == a.dtype) && done (m, cuda_dnn_graph_matmul (&a));
+}
+
+static gboolean (*
+matcher (HeddleOpCode code)) (Match *m)
+{
+  switch (code)
+    {
+    case HEDDLE_OP_CONV2D: return match_conv;
+    case HEDDLE_OP_CONV2D_GRAD_INPUT: case HEDDLE_OP_CONV_TRANSPOSE2D: return match_conv_grad_input;
+    case HEDDLE_OP_CONV2D_GRAD_WEIGHT: return match_conv_grad_weight;
+    case HEDDLE_OP_BATCH_NORM: return match_batch_norm;
+    case HEDDLE_OP_BATCH_NORM_GRAD: return match_batch_norm_grad;
+    case HEDDLE_OP_RELU_GRAD: return match_relu_grad;
+    case HEDDLE_OP_LAYER_NORM: case HEDDLE_OP_RMS_NORM: return match_row_norm;
+    case HEDDLE_OP_LAYER_NORM_GRAD: case HEDDLE_OP_RMS_NORM_GRAD: return match_row_norm_grad;
+    case HEDDLE_OP_MAX_POOL: case HEDDLE_OP_AVG_POOL: return match_pool;
+    case HEDDLE_OP_MAX_POOL_GRAD: case HEDDLE_OP_AVG_POOL_GRAD: return match_pool_grad;
+    case HEDDLE_OP_ATTENTION: case HEDDLE_OP_ATTENTION_GRAD: return match_attention;
+    case HEDDLE_OP_LINEAR: return match_linear;
+    default: return NULL;
+    }
+}
+
+/* The other graphs read rows: their tensors of rank 4 are no images. */
+static gboolean
+is_image (HeddleOpCode code)
+{
+  gboolean (*f) (Match *m) = matcher (code);
+  return f != match_row_norm && f != match_row_norm_grad && f != match_attention && f != match_linear;
+}
+
+gboolean
+cuda_dnn_match (const HeddleProgram *program, guint i, guint most, CudaDnnLayout layout, const HeddleFlags *flags, CudaDnnMatch *match)
+{
+  const HeddleOp *op = program->ops->pdata[i];
+  gboolean (*f) (Match *m) = matcher (op->info->code);
+  Match m = { program, i, most, flags, op, match };
+  *match = (CudaDnnMatch) { .layout = is_image (op->info->code) ? layout : CUDA_DNN_NCHW };
+  take (&m, op);
+  return f && most > 0 && f (&m);
+}

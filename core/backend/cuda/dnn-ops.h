@@ -1,0 +1,35 @@
+/* cuda/dnn-ops.h: which operations of a program a cuDNN graph computes.
+ * Must not know how programs are compiled into steps, nor whether cuDNN has a plan. */
+#ifndef HEDDLE_CUDA_DNN_OPS_H
+#define HEDDLE_CUDA_DNN_OPS_H
+
+#include "dnn.h"
+#include "program/program.h"
+
+G_BEGIN_DECLS
+
+#define CUDA_DNN_MATCH_OPS 3
+/* A graph for N_OPS operations, which can run where the first of them stands: all they read is there by then.  What lies between them and is not in VALUE is
+ * never in memory. */
+typedef struct
+{
+  CudaDnnGraph      *graph;                        /* owned; cuda_dnn_build () takes it */
+  guint              n_ops;
+  const HeddleOp    *op[CUDA_DNN_MATCH_OPS];       /* in order of execution; others may stand between them */
+  CudaDnnLayout      layout;                       /* of every rank-4 image and convolution weight in VALUE */
+  const HeddleValue *value[CUDA_DNN_N_UIDS];       /* what each pointer is; an output may be one that nobody reads: it needs memory all the same */
+  const HeddleValue *bias_grad;                    /* not in the graph, the caller's: the sum of DY over all but its channels; or NULL */
+} CudaDnnMatch;
+
+void          cuda_dnn_match_clear (CudaDnnMatch *match);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC (CudaDnnMatch, cuda_dnn_match_clear)
+/* The most operations, PROGRAM's I and those that alone read its result, MOST at most, that one graph computes with images in LAYOUT; FALSE: none, or own kernels
+ * do better.
+ * Without a plan for it, ask again with MOST one below its n_ops. */
+gboolean      cuda_dnn_match    (const HeddleProgram *program, guint i, guint most, CudaDnnLayout layout, const HeddleFlags *flags, CudaDnnMatch *match);
+/* The layout in which convolutions of DTYPE are fastest: tensor cores read channels last, plain f32 kernels channels first. */
+CudaDnnLayout cuda_dnn_layout   (HeddleDtype dtype, const HeddleFlags *flags);
+
+G_END_DECLS
+
+#endif
