@@ -48,46 +48,45 @@ find_build_tree (Paths *p, const char *start)
 }
 
 static char **
-one_or_environment (const char *variable, char *folder)
+only (char *folder)
 {
-  const char *set = variable ? g_getenv (variable) : NULL;
-  g_auto (GStrv) given = set && *set ? g_strsplit (set, ":", -1) : NULL;
   GPtrArray *list = g_ptr_array_new ();
-  for (guint i = 0; given && given[i]; i++)
-    if (*given[i])
-      g_ptr_array_add (list, g_strdup (given[i]));
-  if (given)
-    g_free (folder);
-  else
-    g_ptr_array_add (list, folder);
+  g_ptr_array_add (list, folder);
   g_ptr_array_add (list, NULL);
   return (char **) g_ptr_array_free (list, FALSE);
 }
 
-/* One folder per module, the cuda one only where it was built. */
+/* The folders in VARIABLE, or FOLDERS (taken) when it is unset or empty. */
 static char **
-backend_folders_of_build (const char *build)
+environment_or (const char *variable, char **folders)
 {
-  g_autofree char *cuda = g_build_filename (build, "core", "backend", "cuda", ".libs", NULL);
-  char **list = one_or_environment ("HEDDLE_BACKEND_PATH", g_build_filename (build, "core", "backend", "cpu", ".libs", NULL));
-  const char *given = g_getenv ("HEDDLE_BACKEND_PATH");
-  if ((!given || !*given) && g_file_test (cuda, G_FILE_TEST_IS_DIR))
-    {
-      list = g_renew (char *, list, 3);
-      list[1] = g_steal_pointer (&cuda);
-      list[2] = NULL;
-    }
-  return list;
+  g_auto (GStrv) given = g_strsplit (g_getenv (variable) ? g_getenv (variable) : "", ":", -1);
+  GPtrArray *list = g_ptr_array_new ();
+  for (guint i = 0; given[i]; i++)
+    if (*given[i])
+      g_ptr_array_add (list, g_strdup (given[i]));
+  gboolean any = list->len > 0;
+  g_ptr_array_add (list, NULL);
+  char **set = (char **) g_ptr_array_free (list, FALSE);
+  g_strfreev (any ? folders : set);
+  return any ? set : folders;
 }
 
+/* Where libtool puts the modules that are built in the folders below PARENT. */
 static char **
-plugin_folders_of_build (const char *build)
+folders_of_build (const char *build, const char *parent)
 {
-  g_autofree char *plugins = g_build_filename (build, "plugins", NULL);
-  g_autoptr (GDir) dir = g_dir_open (plugins, 0, NULL);
+  g_autofree char *folder = g_build_filename (build, parent, NULL);
+  g_autoptr (GDir) dir = g_dir_open (folder, 0, NULL);
   GPtrArray *list = g_ptr_array_new ();
   for (const char *name; dir && (name = g_dir_read_name (dir));)
-    g_ptr_array_add (list, g_build_filename (plugins, name, ".libs", NULL));
+    {
+      char *libs = g_build_filename (folder, name, ".libs", NULL);
+      if (g_file_test (libs, G_FILE_TEST_IS_DIR))
+        g_ptr_array_add (list, libs);
+      else
+        g_free (libs);
+    }
   g_ptr_array_add (list, NULL);
   return (char **) g_ptr_array_free (list, FALSE);
 }
@@ -113,17 +112,17 @@ paths_new (void)
   find_build_tree (p, bin);
   if (p->build && p->source)
     {
-      p->backends = backend_folders_of_build (p->build);
-      p->plugins = plugin_folders_of_build (p->build);
-      p->lua = one_or_environment (NULL, g_build_filename (p->source, "lua", NULL));
+      p->backends = environment_or ("HEDDLE_BACKEND_PATH", folders_of_build (p->build, "core/backend"));
+      p->plugins = folders_of_build (p->build, "plugins");
+      p->lua = only (g_build_filename (p->source, "lua", NULL));
     }
   else
     {
       g_clear_pointer (&p->build, g_free);
       g_autofree char *lib = relative_or (bin, "lib/heddle", HEDDLE_LIBDIR), *share = relative_or (bin, "share/heddle", HEDDLE_DATADIR);
-      p->backends = one_or_environment ("HEDDLE_BACKEND_PATH", g_build_filename (lib, "backends", NULL));
-      p->plugins = one_or_environment (NULL, g_build_filename (lib, "plugins", NULL));
-      p->lua = one_or_environment (NULL, g_build_filename (share, "lua", NULL));
+      p->backends = environment_or ("HEDDLE_BACKEND_PATH", only (g_build_filename (lib, "backends", NULL)));
+      p->plugins = only (g_build_filename (lib, "plugins", NULL));
+      p->lua = only (g_build_filename (share, "lua", NULL));
     }
   return p;
 }

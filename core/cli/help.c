@@ -61,6 +61,8 @@ print_man (void)
     }
   printf (".SH ENVIRONMENT\n.TP\n.B HEDDLE_PLUGIN_PATH\nFolders to search for plugins, separated by colons, before the user's and the installed ones.\n"
           ".TP\n.B HEDDLE_BACKEND_PATH\nFolders to search for backend modules instead of the installed one.\n"
+          ".TP\n.B HEDDLE_CPU_ISA\nInstruction set of the device cpu, its own loops and oneDNN: generic, avx2, avx512, avx512_bf16 or amx. "
+          "Unset: the best for the processor; avx512_bf16 on one of Intel's only when named, as it is slower there.\n"
           ".SH EXIT STATUS\n0 all went well; 1 the script, a plugin or the data is at fault; 2 usage; 3 the device or the run; 130 stopped by a signal.\n");
 }
 

@@ -15,6 +15,7 @@ struct _Run
   HeddlePipeline  *p;
   HeddleEvents    *events;
   HeddleRunResult *result;
+  const HeddleBatch *held;        /* read by the device, perhaps still; or NULL */
   gint64           epoch, batch, step, updates, samples, total_steps, total_updates, planned_updates;
   gint64           window;                 /* batches in the accumulation window so far */
   double           start, base_lr, lr, base_momentum;
@@ -211,16 +212,18 @@ apply_schedule (Run *r, GError **error)
   return ok;
 }
 
+/* The device counts; reading waits for it, so it is looked at every few updates. */
 static gboolean
-check_skips (Run *r, GError **error)
+check_skips (Run *r, gboolean now_or_never, GError **error)
 {
   HeddlePipeline *p = r->p;
+  gint64 limit = p->amp_choice.scaling ? p->amp_choice.options->max_skips : 0;
   double row = 0;
   gboolean ok = TRUE;
-  if (p->amp_choice.scaling && p->amp_choice.options->max_skips > 0)
+  if (limit > 0 && (now_or_never || r->total_updates % MIN (limit, 16) == 0))
     {
       ok = heddle_device_read_scalar (p->device, p->update_state.consecutive, &row, error);
-      if (ok && row >= (double) p->amp_choice.options->max_skips)
+      if (ok && row >= (double) limit)
         {
           g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_RUN, "%g updates in a row were skipped because gradients were not finite (epoch %" G_GINT64_FORMAT ", batch %" G_GINT64_FORMAT ")\n"
                        "hint: lower the learning rate, clip_norm, or amp dtype = \"bf16\"", row, r->epoch, r->batch);
@@ -231,7 +234,7 @@ check_skips (Run *r, GError **error)
 }
 
 static gboolean
-update (Run *r, GError **error)
+update (Run *r, gboolean last, GError **error)
 {
   gint64 began = heddle_profile_clock (&r->profile);
   gboolean ok = apply_schedule (r, error) && r->p->device->iface->run (r->p->update, NULL, error);
@@ -240,7 +243,7 @@ update (Run *r, GError **error)
   r->window = 0;
   r->total_updates++;
   r->updates = r->total_updates - (gint64) r->skipped;
-  return ok && check_skips (r, error);
+  return ok && check_skips (r, last, error);
 }
 
 /* Without a scaler a loss that stays infinite or NaN ends the run; looked at every few batches. */
@@ -310,6 +313,15 @@ tell (Run *r, GError **error)
   return ok;
 }
 
+/* The device may read a batch until the run after it has returned; HELD is the last one, if that is still to come. */
+static void
+release_held (Run *r, const HeddleBatch *next)
+{
+  if (r->held)
+    heddle_loader_release (r->p->loader, r->held);
+  r->held = next;
+}
+
 static gboolean
 one_batch (Run *r, GError **error)
 {
@@ -320,17 +332,22 @@ one_batch (Run *r, GError **error)
   if (ok)
     {
       ok = forward_backward (r, batch, error);
+      release_held (r, batch);
       r->samples += batch->n;
       r->step++;
       r->batch++;
       r->window++;
       gboolean last = r->batch == p->steps_per_epoch || r->step == r->total_steps;
       if (ok && (r->window == p->options->accumulate || last))
-        ok = update (r, error);
-      ok = ok && p->device->iface->sync (p->device, error);
-      heddle_loader_release (p->loader, batch);
+        {
+          ok = update (r, last, error);
+          release_held (r, NULL);
+        }
       if (r->step == 1)
-        r->result->first_step_seconds = process_age ();
+        {
+          ok = ok && p->device->iface->sync (p->device, error);
+          r->result->first_step_seconds = process_age ();
+        }
       ok = ok && check_loss (r, last, error) && tell (r, error);
       if (r->profile.on)
         ok = end_profile (r, began, error) && ok;

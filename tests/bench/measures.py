@@ -166,8 +166,9 @@ def plans_of(pythons, row, threads, places):
 
 
 def update_plans(pythons, threads):
-    return [(python, version, 'compile' if form == 'compile' else 'eager', '' if form == 'compile' else form,
-             [os.path.join(HERE, 'peer_update.py'), '--threads', str(threads), '--form', form]) for python, version in pythons.items() for form in ('foreach', 'fused', 'compile')]
+    """Each form of the optimizer is a mode of its own: none stands for another."""
+    return [(python, version, form, '', [os.path.join(HERE, 'peer_update.py'), '--threads', str(threads), '--form', form])
+            for python, version in pythons.items() for form in (*UPDATE['forms'], 'compile')]
 
 
 def start_peers(opt, plans, peers, notes):
@@ -237,13 +238,12 @@ def verdict(ours, theirs, target):
     if not theirs:
         return dict(ratio=None, met=None, target=target)
     ratios = [a / b for a, b in zip(ours, theirs)]
-    return dict(ratio=statistics.median(ratios), low=min(ratios), high=max(ratios), met=statistics.median(ratios) >= target, target=target)
+    return dict(ratio=statistics.median(ratios), low=min(ratios), high=max(ratios), met=None if target is None else statistics.median(ratios) >= target, target=target)
 
 
-def result_of(rates, ours, peers, python, side, eager, compiled):
-    found = {mode: best_of(rates, peers, python, mode, side) for mode in ('eager', 'compile')}
-    own = rates[ours, side]
-    return dict(heddle=own, eager=found['eager'], compile=found['compile'], against_eager=verdict(own, found['eager'], eager), against_compile=verdict(own, found['compile'], compiled))
+def result_of(rates, ours, peers, python, side, eager, compiled, mode='eager'):
+    found, own = {m: best_of(rates, peers, python, m, side) for m in (mode, 'compile')}, rates[ours, side]
+    return dict(heddle=own, eager=found[mode], compile=found['compile'], against_eager=verdict(own, found[mode], eager), against_compile=verdict(own, found['compile'], compiled))
 
 
 def memory_of(ours, peers, python, target):
@@ -256,7 +256,7 @@ def memory_of(ours, peers, python, target):
 def race(tools, opt, pythons, row, threads, places, record):
     """One row at one number of threads: lines for the table."""
     notes, update = [], row is None
-    spec = UPDATE if update else dict(name=row.name, title=row.title, eager=row.eager, compiled=row.compiled)
+    spec = UPDATE if update else dict(name=row.name, title=row.title, compiled=row.compiled)
     ours = HeddleUpdate(tools, opt, threads) if update else Heddle(tools, opt, row, threads, places)
     neighbour = not update and row.name in NEIGHBOUR and threads == 2 and not opt.no_neighbour and len(os.sched_getaffinity(0)) >= 2
     peers = []
@@ -270,8 +270,9 @@ def race(tools, opt, pythons, row, threads, places, record):
             shared = dict(row=spec['name'], title=spec['title'], threads=threads, torch=pythons[python], parameters=facts['parameters'], notes=notes, tried=sorted({plan[2] for plan in plans}),
                           loss=dict(heddle=facts.get('loss'), **{p.name: p.facts.get('loss') for p in peers if p.python == python}),
                           single={p.name: rates[p, 'alone'] for p in peers if p.python == python}, started_s={p.name: p.started_s for p in peers if p.python == python})
-            record.append(dict(shared, kind='alone', **result_of(rates, ours, peers, python, 'alone', spec['eager'], spec['compiled']),
-                               memory=None if update else memory_of(ours, peers, python, row.memory), bytes=facts['parameters'] * UPDATE['bytes'] if update else None))
+            for form, target in (UPDATE['forms'] if update else dict(eager=row.eager)).items():
+                record.append(dict(shared, kind='alone', **result_of(rates, ours, peers, python, 'alone', target, spec['compiled'], form), form=form if update else None,
+                                   memory=None if update else memory_of(ours, peers, python, row.memory), bytes=facts['parameters'] * UPDATE['bytes'] if update else None))
             if neighbour:
                 record.append(dict(shared, kind='beside', **result_of(rates, ours, peers, python, 'beside', 2, 2), memory=None,
                                    kept={n: statistics.median(b) / statistics.median(a) for n, a, b in
@@ -294,8 +295,8 @@ def cell(values, tried=True):
 def against(v):
     if v['ratio'] is None:
         return '- | -'
-    missed = 100 * (1 - v['ratio'] / v['target'])
-    return '**%.2f** [%.2f-%.2f] | %g: %s' % (v['ratio'], v['low'], v['high'], v['target'], 'met' if v['met'] else 'missed by %.0f %%' % missed)
+    target = '-' if v['target'] is None else '%g: ' % v['target'] + ('met' if v['met'] else 'missed by %.0f %%' % (100 * (1 - v['ratio'] / v['target'])))
+    return '**%.2f** [%.2f-%.2f] | %s' % (v['ratio'], v['low'], v['high'], target)
 
 
 def bandwidth(r):
@@ -306,7 +307,7 @@ def bandwidth(r):
 def line(r, several):
     if r['kind'] == 'missing':
         return '| %s | %d | %s | | | | | | | |' % (r['title'], r['threads'], r['notes'][0])
-    title = r['title'] + (', beside an endless loop on one CPU' if r['kind'] == 'beside' else '') + (f' (PyTorch {r["torch"]})' if several else '')
+    title = r['title'] + (f'; PyTorch: {r["form"]}' if r.get('form') else '') + (', beside an endless loop on one CPU' if r['kind'] == 'beside' else '') + (f' (PyTorch {r["torch"]})' if several else '')
     m, memory = r['memory'], '-'
     if m:
         memory = '%.0f / %.0f = %.2f (%g: %s)' % (m['heddle_mib'], m['torch_mib'], m['ratio'], m['target'], 'met' if m['met'] else 'missed')
@@ -314,13 +315,13 @@ def line(r, several):
         memory = bandwidth(r)
     elif 'kept' in r:
         memory = 'keeps ' + ', '.join('%s %.0f %%' % (n, 100 * v) for n, v in r['kept'].items())
-    return '| ' + ' | '.join([title, str(r['threads']), cell(r['heddle']), cell(r['eager'], 'eager' in r['tried']), against(r['against_eager']), cell(r['compile'], 'compile' in r['tried']), against(r['against_compile']), memory]) + ' |'
+    return '| ' + ' | '.join([title, str(r['threads']), cell(r['heddle']), cell(r['eager'], r.get('form') or 'eager' in r['tried']), against(r['against_eager']), cell(r['compile'], 'compile' in r['tried']), against(r['against_compile']), memory]) + ' |'
 
 
 def table(tools, opt, pythons, record):
     print('\n### Measures: training, samples/s (adamw: updates/s)\n')
     print('f32; the same network (parameters counted), loss, optimizer and batch on both sides. fashion and cifar rows, and gpt: gathering and normalising a batch included on both sides. '
-          'tiny and 224x224 rows: random images; included in Heddle\'s time, free in PyTorch\'s (batches made up before). PyTorch: the better of NCHW and channels_last in each round (torch.compile: channels_last, which it makes of either), fused optimizer. '
+          'tiny and 224x224 rows: random images; included in Heddle\'s time, free in PyTorch\'s (batches made up before). PyTorch: the better of NCHW and channels_last in each round (torch.compile: channels_last, which it makes of either), fused optimizer; adamw: a line for each form of its own. '
           'Ratio: Heddle / PyTorch within a round, median [smallest-largest]. Memory: peak resident MiB after the same first steps, Heddle / PyTorch eager.\n')
     print('| training | threads | Heddle | PyTorch eager | ratio | target | torch.compile | ratio | target | memory |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |', flush=True)
     wanted, notes = [n for n in opt.rows.split(',') if n], []

@@ -31,7 +31,8 @@ ROWS = {r.name: r for r in (
     Row('mobilenet', 'MobileNet-v2 224x224 b16', 16, 1.1, 1.1, 0.8, 4, 'large', True, 0.01, compile_threads=(1,)),
     Row('gpt', 'char-level GPT, 4 layers, 128 wide, context 128, b8', 8, 1.4, 1.2, 0.4, 40, 'text', False, 1e-3),
 )}
-UPDATE = dict(name='adamw', title='AdamW over ResNet-18\'s 11.7 M parameters', eager=3, compiled=2, bytes=28)      # a parameter: reads p, g, m, v, writes p, m, v
+# bytes a parameter: reads p, g, m, v, writes p, m, v; forms of PyTorch's, with the target against each: fused is told, not promised, as it is bound by memory already
+UPDATE = dict(name='adamw', title='AdamW over ResNet-18\'s 11.7 M parameters', compiled=2, bytes=28, forms=dict(default=3, foreach=3, fused=None))
 NEIGHBOUR = ('lenet', 'cnn')     # rows that are also run beside an endless loop on one of two CPUs: at least 2 times PyTorch
 LETTERS = ''.join(map(chr, range(32, 97)))    # 65 of them
 

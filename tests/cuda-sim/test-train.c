@@ -96,7 +96,7 @@ distance (Run *a, Run *b)
     {
       HeddleVariable *v = heddle_variables_nth (vars, i);
       gsize n;
-      if (v->role != HEDDLE_ROLE_PARAM && v->role != HEDDLE_ROLE_STATE)
+      if (v->role != HEDDLE_ROLE_STATE && (v->role != HEDDLE_ROLE_PARAM || !v->flat))      /* windows of a flat buffer may lie in it channels last */
         continue;
       g_autofree float *x = numbers (a, v, &n), *y = numbers (b, v, &n);
       double scale = 1e-3, difference = 0;

@@ -130,9 +130,25 @@ for name, shape in (('tokens', (4, 8)), ('one-each', (4,))):
 PY2
 write; expect contract-rows 1 check s.lua
 # ---- devices and runs
-usual; train='h.train { step, device = "cuda:1" }'; write; expect device-cuda 3 run s.lua
+usual; train='h.train { step, device = "cuda:1" }'; write
+HEDDLE_BACKEND_PATH=$HEDDLE_BUILD/core/backend/cpu/.libs; export HEDDLE_BACKEND_PATH; expect device-cuda 3 run s.lua; unset HEDDLE_BACKEND_PATH
+no_gpu () {
+  CUDA_VISIBLE_DEVICES= "$HEDDLE" run s.lua >out 2>&1; status=$?
+  cat out
+  [ $status = 3 ] && grep -Eq '^heddle: s.lua:8: train: device: (no NVIDIA driver on this machine|cudaGetDeviceCount: no CUDA-capable device)' out && grep -q '^hint: ' out
+}
+falls_back () { CUDA_VISIBLE_DEVICES= "$HEDDLE" run s.lua >out 2>&1; status=$?; cat out; [ $status = 0 ] && grep -Eq 'on cpu.*no (NVIDIA driver|CUDA-capable device)' out; }
+if [ -e "$HEDDLE_BUILD/core/backend/cuda/.libs/cuda.so" ]; then
+  check "device = cuda without a GPU" no_gpu
+  usual; train='h.train { step, device = "auto", log = { h.logger "progress" {} } }'; write; check "device = auto without a GPU" falls_back
+else
+  skip "device = cuda without a GPU" "no cuda module"
+  skip "device = auto without a GPU" "no cuda module"
+fi
 usual; train='h.train { step, device = "gpu" }'; write; expect device-unknown 3 run s.lua
 usual; train='h.train { step, device = "cpu:1" }'; write; expect device-index 3 run s.lua
+usual; write
+HEDDLE_CPU_ISA=avx; export HEDDLE_CPU_ISA; expect device-isa 3 run s.lua; unset HEDDLE_CPU_ISA
 usual; opt='h.optimizer "sgd" { loss, lr = 1e6 }'; train='h.train { step, epochs = 40, device = "cpu", seed = 1 }'; write; expect run-not-finite 3 run s.lua
 # ---- data files
 python3 - <<'PY'

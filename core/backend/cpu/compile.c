@@ -93,6 +93,7 @@ variable_layout (const HeddleVariable *v)
 static void
 add_form (CpuCompiler *c, const HeddleValue *v, Operand o)
 {
+  o.made = c->plan->steps->len;
   if (!c->forms[v->id])
     c->forms[v->id] = g_array_new (FALSE, FALSE, sizeof (Operand));
   g_array_append_val (c->forms[v->id], o);
@@ -139,17 +140,32 @@ run_convert (CpuPlan *plan, Step *step)
   gsize a = heddle_dtype_size (from), b = heddle_dtype_size (to);
 #pragma omp parallel for schedule(static) if (n >= PARALLEL_MIN)
   for (gsize i = 0; i < n; i += chunk)
-    heddle_convert (to, dst + i * b, from, src + i * a, MIN (chunk, n - i));
+    cpu_convert (to, dst + i * b, from, src + i * a, MIN (chunk, n - i));
+}
+
+void
+cpu_emit_convert (CpuCompiler *c, const Operand *from, const Operand *to)
+{
+  Step *step = cpu_step_new (c->plan, NULL, "convert", run_convert);
+  step->in[step->n_in++] = *from;
+  step->out[step->n_out++] = *to;
 }
 
 static Operand
 convert (CpuCompiler *c, const Operand *from, HeddleDtype dtype)
 {
   Operand to = cpu_temp (c->plan, dtype, &from->shape, from->layout);
-  Step *step = cpu_step_new (c->plan, NULL, "convert", run_convert);
-  step->in[step->n_in++] = *from;
-  step->out[step->n_out++] = to;
+  cpu_emit_convert (c, from, &to);
   return to;
+}
+
+/* An f32 copy of an image in 16 bits is made anew rather than kept from the forward pass to the backward: half the memory is what 16 bits are for. */
+#define COPY_KEPT 16      /* steps */
+
+static gboolean
+is_stale (const CpuCompiler *c, const HeddleValue *v, const Operand *copy)
+{
+  return copy->dtype != v->dtype && v->shape.rank > 1 && v->kind == HEDDLE_VALUE_TEMP && c->plan->steps->len - copy->made > COPY_KEPT;
 }
 
 Operand
@@ -161,7 +177,7 @@ cpu_form (CpuCompiler *c, const HeddleValue *v, HeddleDtype dtype, const Layout 
   for (guint i = 0; !found && i < forms->len; i++)
     {
       const Operand *o = &g_array_index (forms, Operand, i);
-      found = o->dtype == dtype && cpu_same_bytes (o->layout, layout, &v->shape);
+      found = o->dtype == dtype && cpu_same_bytes (o->layout, layout, &v->shape) && !(i && is_stale (c, v, o));
       if (found)
         result = *o;
     }
@@ -215,6 +231,19 @@ touches (const HeddleOp *op, const HeddleVariable *v)
   return hit;
 }
 
+/* Is VARIABLE written again behind operation I, while the value assigned there may still be read from it? */
+static gboolean
+assigned_again (const HeddleProgram *p, guint i, const HeddleVariable *variable)
+{
+  gboolean again = FALSE;
+  for (guint j = i + 1; j < p->ops->len; j++)
+    {
+      const HeddleOp *op = p->ops->pdata[j];
+      again |= op->info->code == HEDDLE_OP_ASSIGN && touches (op, variable);
+    }
+  return again;
+}
+
 static void
 find_forwards (CpuCompiler *c)
 {
@@ -223,7 +252,9 @@ find_forwards (CpuCompiler *c)
     {
       const HeddleOp *op = p->ops->pdata[i];
       const HeddleValue *v = op->info->code == HEDDLE_OP_ASSIGN && op->n_in == 2 ? op->in[1] : NULL;
-      gboolean ok = v && v->kind == HEDDLE_VALUE_TEMP && v->n_uses == 1 && !(v->producer->info->flags & HEDDLE_OP_VIEW);
+      gboolean ok = v && v->kind == HEDDLE_VALUE_TEMP && !(v->producer->info->flags & HEDDLE_OP_VIEW) && (v->n_uses == 1 || !assigned_again (p, i, op->in[0]->variable));
+      /* an elementwise producer may read the variable it is made in: each element before it is written */
+      ok = ok && (v->producer->info->flags & HEDDLE_OP_ELEMENTWISE || !touches (v->producer, op->in[0]->variable));
       for (guint j = ok ? v->producer->id + 1 : i; ok && j < i; j++)
         ok = !touches (p->ops->pdata[j], op->in[0]->variable);
       if (ok)
@@ -282,7 +313,9 @@ static gboolean
 emit_op (CpuCompiler *c, const HeddleOp *op, GError **error)
 {
   gboolean ok = TRUE;
-  if (op->info->flags & HEDDLE_OP_VIEW)
+  if (cpu_view_instead (c, op))
+    cpu_mark_done (c, op);
+  else if (op->info->flags & HEDDLE_OP_VIEW)
     emit_view (c, op);
   else if (op->info->code == HEDDLE_OP_CONV2D || op->info->code == HEDDLE_OP_CONV2D_GRAD_INPUT || op->info->code == HEDDLE_OP_CONV2D_GRAD_WEIGHT)
     ok = cpu_emit_conv (c, op, error);
@@ -363,8 +396,8 @@ grow_arena (CpuPlan *plan, GError **error)
   gboolean ok = TRUE;
   if (!device->arena || device->arena_bytes < plan->arena_bytes)
     {
-      void *arena = NULL;
-      ok = posix_memalign (&arena, 4096, MAX (plan->arena_bytes, 64)) == 0;
+      void *arena = cpu_memory (plan->arena_bytes);
+      ok = arena != NULL;
       if (ok)
         {
           free (device->arena);
@@ -460,6 +493,8 @@ emit_all (CpuCompiler *c, GError **error)
       const HeddleOp *op = p->ops->pdata[i];
       gboolean bound = op->info->code == HEDDLE_OP_RELU_GRAD || op->info->code == HEDDLE_OP_CLAMP_GRAD;
       if (!c->done[i] && end == i + 1 && bound && cpu_norm_takes (c, op))
+        cpu_mark_done (c, op);
+      else if (!c->done[i] && end == i + 1 && op->info->code == HEDDLE_OP_ADD && cpu_emit_sum_norm (c, op))
         cpu_mark_done (c, op);
       else if (!c->done[i] && c->cluster[i] >= 0)
         cpu_emit_cluster (c, i, end);

@@ -3,6 +3,7 @@
 #define HEDDLE_BACKEND_CPU_H
 
 #include "backend/backend.h"
+#include "isa.h"
 
 #include <dnnl.h>
 
@@ -48,6 +49,7 @@ typedef struct
   HeddleDtype     dtype;
   HeddleShape     shape;
   const Layout   *layout;       /* never NULL */
+  guint           made;         /* of a form: steps of the plan before it */
 } Operand;
 
 typedef struct { gsize bytes, offset; gint first, last; } Buffer;
@@ -105,10 +107,15 @@ gboolean cpu_blockable    (const CpuDevice *device, const HeddleShape *shape);
 /* Blocked and plain are the same bytes when the image is 1 x 1. */
 gboolean cpu_same_bytes   (const Layout *a, const Layout *b, const HeddleShape *shape);
 gboolean cpu_layout_md    (const CpuDevice *device, const Layout *layout, HeddleDtype dtype, const HeddleShape *shape, dnnl_memory_desc_t *md);
+dnnl_data_type_t cpu_dnnl_type (HeddleDtype dtype);
 char    *cpu_layout_name  (const CpuDevice *device, const Layout *layout);
 /* One conversion between layouts and dtypes, outside plans (variables read and written, outputs fetched). */
 gboolean cpu_reorder_now  (CpuDevice *device, const dnnl_memory_desc_t *src_md, gpointer src, const dnnl_memory_desc_t *dst_md, gpointer dst, GError **error);
 gboolean cpu_dnnl_check   (dnnl_status_t status, const char *call, const HeddleOp *op, GError **error);
+
+/* ---- device.c ---- */
+/* At least BYTES for free (), aligned, of huge pages where there are some; NULL: out of memory */
+gpointer cpu_memory       (gsize bytes);
 
 /* ---- compile.c: what kernels' builders call ---- */
 guint    cpu_buffer_new   (CpuPlan *plan, gsize bytes);
@@ -122,9 +129,15 @@ void     cpu_fault        (CpuPlan *plan, const Step *step, const char *format, 
 #define IN(i)  cpu_pointer (plan, &step->in[i])
 #define OUT(i) cpu_pointer (plan, &step->out[i])
 
-/* ---- dnn.c: convolutions through oneDNN ---- */
+/* ---- dnn.c: convolutions, and products of bf16 numbers, through oneDNN ---- */
 typedef struct _CpuCompiler CpuCompiler;
+/* y (batch, m, n) = op (a) (batch, m, k) op (b) (batch, or 1 with SHARED, k, n) + bias (n) or NULL; WIDE: y is made in f32, and rounded after */
+typedef struct { const HeddleValue *a, *b, *bias; gint64 batch, m, n, k; gboolean ta, tb, shared, wide; } CpuProduct;
+/* The first output of OP */
+gboolean cpu_emit_bf16_product (CpuCompiler *c, const HeddleOp *op, const CpuProduct *product, GError **error);
 gboolean cpu_emit_conv    (CpuCompiler *c, const HeddleOp *op, GError **error);
+/* LINEAR with bias and, where its only reader adds a tensor, that sum; FALSE: oneDNN has no kernel with an epilogue for it */
+gboolean cpu_emit_dense   (CpuCompiler *c, const HeddleOp *op);
 /* transposed.c: adds what conv_transpose2d has beyond a convolution's gradient */
 void     cpu_emit_channel_bias (CpuCompiler *c, const HeddleOp *op);
 /* direct.c: small convolutions of our own */
@@ -132,6 +145,7 @@ gboolean cpu_direct_fits  (const CpuDevice *device, const HeddleConvAttr *attr, 
 void     cpu_emit_direct  (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_direct_takes_pooled (const CpuCompiler *c, const HeddleOp *max_pool_grad);
 void     cpu_emit_reorder (CpuCompiler *c, const Operand *src, const Operand *dst);
+void     cpu_emit_convert (CpuCompiler *c, const Operand *from, const Operand *to);      /* the dtype; compile.c */
 
 struct _CpuCompiler
 {
@@ -161,6 +175,19 @@ Operand  cpu_target       (CpuCompiler *c, const HeddleValue *value, HeddleDtype
 void     cpu_made_as      (CpuCompiler *c, const HeddleValue *value, Operand operand);
 const Layout *cpu_keep_layout (CpuPlan *plan, const Layout *layout);
 
+/* ---- views.c: tensors read and written where they lie in others ---- */
+typedef struct { gint64 offset, stride[HEDDLE_MAX_RANK]; } CpuView;                   /* in elements of the tensor it lies in */
+typedef struct { const HeddleValue *value; Operand operand; CpuView view; } CpuTarget; /* VALUE is made when OPERAND is written as VIEW says */
+#define CPU_VIEW_PARTS 3
+/* Can OP, which only moves numbers, be left out because all who read its result take views? */
+gboolean cpu_view_instead (CpuCompiler *c, const HeddleOp *op);
+/* The f32 tensor that V lies in */
+Operand  cpu_view_of      (CpuCompiler *c, const HeddleValue *v, CpuView *view);
+/* Where the maker of V (or of a permutation of it that is left out) writes; then cpu_made_as (target.value). */
+CpuTarget cpu_view_target (CpuCompiler *c, const HeddleValue *v);
+/* The same for N values that are moved to become parts of one tensor and nothing else; FALSE: they are not. */
+gboolean cpu_view_parts   (CpuCompiler *c, HeddleValue *const *v, guint n, CpuTarget *targets);
+
 /* ---- inspect.c ---- */
 void       cpu_note_owners   (CpuCompiler *c);     /* once the buffers are known, while the forms are */
 gboolean   cpu_plan_step     (HeddlePlan *plan, guint i, HeddlePlanStep *step);
@@ -168,11 +195,16 @@ void       cpu_plan_timing   (HeddlePlan *plan, gboolean on);
 gboolean   cpu_plan_buffer   (HeddlePlan *plan, guint i, HeddlePlanBuffer *buffer);
 GPtrArray *cpu_plan_reorders (HeddlePlan *plan);
 
+/* ---- convert.c ---- */
+void     cpu_convert      (HeddleDtype to, gpointer y, HeddleDtype from, gconstpointer x, gsize n);     /* as heddle_convert () */
+
 /* ---- product.c ---- */
 #define CPU_PRODUCT_COLUMNS 32      /* b (k, n) with n a multiple of these is read where it lies; else, and when transposed, through PACKED (k, cpu_product_pitch (n)) */
 gint64   cpu_product_pitch (gint64 n);
-/* c (m, n) = factor op (a) op (b) (+ c), row-major, LANES the device's block; for operands that fit the first-level cache */
-void     cpu_product      (gint lanes, gboolean ta, gboolean tb, gint64 m, gint64 n, gint64 k, float factor, const float *a, gint64 lda, const float *b, gint64 ldb,
+/* Y (k, PITCH), zeros behind its N columns = X (n, k) transposed: what a product makes of a transposed b, to be made once for several */
+void     cpu_product_transpose (const float *x, gint64 ldx, gint64 n, gint64 k, float *y, gint64 pitch);
+/* c (m, n) = factor op (a) op (b) (+ c), row-major; for operands that fit the first-level cache */
+void     cpu_product      (gboolean ta, gboolean tb, gint64 m, gint64 n, gint64 k, float factor, const float *a, gint64 lda, const float *b, gint64 ldb,
                            gboolean add, float *c, gint64 ldc, float *packed);
 
 /* ---- elementwise.c ---- */
@@ -186,7 +218,9 @@ gboolean cpu_emit_pool    (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_pool_is_2x2  (const HeddlePoolAttr *attr);     /* windows of 2 x 2 side by side */
 gboolean cpu_emit_loss    (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_shape   (CpuCompiler *c, const HeddleOp *op);
+gboolean cpu_emit_reduction (CpuCompiler *c, const HeddleOp *op);     /* reduce.c */
 gboolean cpu_emit_row_norm (CpuCompiler *c, const HeddleOp *op);
+gboolean cpu_emit_sum_norm (CpuCompiler *c, const HeddleOp *sum);     /* together with the layer or RMS norm that comes next */
 gboolean cpu_emit_embedding (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_movement (CpuCompiler *c, const HeddleOp *op);
 gboolean cpu_emit_attention (CpuCompiler *c, const HeddleOp *op);
@@ -198,15 +232,5 @@ Step    *cpu_simple       (CpuCompiler *c, const HeddleOp *op, const char *what,
 
 /* Work below this many elements stays on one thread. */
 #define PARALLEL_MIN 32768
-
-/* Each kernel is compiled for three instruction sets and chosen when the module is opened.  Levels, not names of processors: GCC compares
- * "arch=haswell" with the very processor, and a newer one would fall back to SSE2. */
-#if defined (__x86_64__) && defined (__GNUC__) && !defined (__clang__) && __GNUC__ >= 12 && !defined (__SANITIZE_THREAD__) && !defined (__SANITIZE_ADDRESS__)
-#define VECTOR __attribute__ ((target_clones ("default", "arch=x86-64-v3", "arch=x86-64-v4")))
-#elif defined (__x86_64__) && defined (__GNUC__) && !defined (__clang__) && !defined (__SANITIZE_THREAD__) && !defined (__SANITIZE_ADDRESS__)
-#define VECTOR __attribute__ ((target_clones ("default", "avx2", "avx512f")))
-#else
-#define VECTOR
-#endif
 
 #endif

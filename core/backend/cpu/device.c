@@ -5,6 +5,7 @@
 
 #include <omp.h>
 #include <string.h>
+#include <sys/mman.h>
 
 HeddlePlan *cpu_compile (HeddleDevice *device, HeddleProgram *program, GError **error);
 void cpu_plan_free (HeddlePlan *plan);
@@ -28,26 +29,13 @@ device_close (HeddleDevice *device)
   g_free (cpu);
 }
 
-static const char *
-isa_name (void)
+/* (transfer full) What is in use, and what there is beyond it. */
+static char *
+instructions (void)
 {
-  const char *name = "SSE4.1";
-  switch (dnnl_get_effective_cpu_isa ())
-    {
-    case dnnl_cpu_isa_avx: name = "AVX"; break;
-    case dnnl_cpu_isa_avx2: case dnnl_cpu_isa_avx2_vnni: name = "AVX2"; break;
-    case dnnl_cpu_isa_avx512_core: case dnnl_cpu_isa_avx512_core_vnni: name = "AVX-512"; break;
-    case dnnl_cpu_isa_avx512_core_bf16: name = "AVX-512 BF16"; break;
-    case dnnl_cpu_isa_avx512_core_amx: name = "AMX"; break;
-    default: break;
-    }
-  return name;
-}
-
-static gboolean
-wide_vectors (void)
-{
-  return g_str_has_prefix (isa_name (), "AVX-512") || g_str_equal (isa_name (), "AMX");
+  CpuIsa present = cpu_isa_present ();
+  return g_strdup_printf ("%s%s%s%s, bf16 products in %s", cpu_isa_name (cpu_isa), present != cpu_isa ? " (the processor has " : "", present != cpu_isa ? cpu_isa_name (present) : "",
+                          present != cpu_isa ? ")" : "", cpu_isa >= CPU_AVX512_BF16 ? "bf16" : "f32");
 }
 
 static GPtrArray *
@@ -56,7 +44,9 @@ device_report (HeddleDevice *device)
   GPtrArray *lines = g_ptr_array_new_with_free_func (g_free);
   const CpuDevice *cpu = CPU (device);
   const HeddleFlags *f = &cpu->flags;
+  g_autofree char *set = instructions ();
   g_ptr_array_add (lines, g_strdup_printf ("threads = %u", cpu->threads));
+  g_ptr_array_add (lines, g_strdup_printf ("instructions = %s", set));
   g_ptr_array_add (lines, g_strdup_printf ("deterministic = %s (always so on a CPU with the same number of threads)", f->deterministic ? "true" : "false"));
   g_ptr_array_add (lines, g_strdup_printf ("fusion = %s", f->fusion ? "true" : "false"));
   g_ptr_array_add (lines, g_strdup_printf ("winograd = %s%s", f->winograd ? "true" : "false", f->winograd && cpu->block < 16 ? ": not honoured, it needs AVX-512" : ""));
@@ -67,26 +57,38 @@ device_report (HeddleDevice *device)
   return lines;
 }
 
-/* 16-bit dtypes are storage here: every operation converts to f32 and back, whatever the CPU could do. */
+/* 16-bit dtypes are storage here, except where products of bf16 numbers are made as such: every other operation converts to f32 and back. */
 static gboolean
 device_computes (HeddleDevice *device, HeddleDtype dtype)
 {
   (void) device;
-  return dtype == HEDDLE_F32;
+  return dtype == HEDDLE_F32 || (dtype == HEDDLE_BF16 && cpu_isa >= CPU_AVX512_BF16);
+}
+
+#define HUGE_PAGE ((gsize) 2 << 20)
+
+gpointer
+cpu_memory (gsize bytes)
+{
+  void *memory = NULL;
+  gsize rounded = (MAX (bytes, 1) + 63) / 64 * 64;
+  if (posix_memalign (&memory, rounded >= HUGE_PAGE ? HUGE_PAGE : 64, rounded) != 0)
+    memory = NULL;
+#ifdef MADV_HUGEPAGE
+  if (memory && rounded >= HUGE_PAGE)
+    madvise (memory, rounded, MADV_HUGEPAGE);       /* loops over more than the caches hold wait for address translation otherwise; a wish, which may fail */
+#endif
+  return memory;
 }
 
 static gpointer
 aligned_zeros (gsize bytes, GError **error)
 {
-  void *memory = NULL;
-  gsize rounded = (MAX (bytes, 1) + 63) / 64 * 64;
-  if (posix_memalign (&memory, 64, rounded) != 0)
-    {
-      memory = NULL;
-      g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "out of memory: %" G_GSIZE_FORMAT " MiB asked for\nhint: use a smaller model or batch", bytes >> 20);
-    }
+  void *memory = cpu_memory (bytes);
+  if (memory)
+    memset (memory, 0, (MAX (bytes, 1) + 63) / 64 * 64);
   else
-    memset (memory, 0, rounded);
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "out of memory: %" G_GSIZE_FORMAT " MiB asked for\nhint: use a smaller model or batch", bytes >> 20);
   return memory;
 }
 
@@ -296,9 +298,9 @@ plan_fetch (HeddlePlan *base, guint index, HeddleTensor *tensor, GError **error)
   else if (o->layout->kind == LAYOUT_WEIGHT)
     {
       g_autofree float *plain = g_new (float, n);
-      dnnl_memory_desc_t row;
+      dnnl_memory_desc_t row, own;
       dnnl_memory_desc_init_by_tag (&row, o->layout->md.ndims, o->layout->md.dims, dnnl_f32, o->layout->md.ndims == 5 ? dnnl_abcde : dnnl_abcd);
-      ok = cpu_reorder_now (plan->device, &o->layout->md, cpu_pointer (plan, o), &row, plain, error);
+      ok = cpu_layout_md (plan->device, o->layout, o->dtype, &o->shape, &own) && cpu_reorder_now (plan->device, &own, cpu_pointer (plan, o), &row, plain, error);
       heddle_convert (tensor->dtype, tensor->data, HEDDLE_F32, plain, n);
     }
   else
@@ -350,12 +352,14 @@ static const HeddleDeviceIface device_iface = {
 static GPtrArray *
 backend_doctor (void)
 {
+  g_autoptr (GError) error = NULL;
   GPtrArray *lines = g_ptr_array_new_with_free_func (g_free);
   const dnnl_version_t *v = dnnl_version ();
   g_ptr_array_add (lines, g_strdup_printf ("oneDNN: %d.%d.%d", v->major, v->minor, v->patch));
-  g_ptr_array_add (lines, g_strdup_printf ("instruction set: %s", isa_name ()));
+  g_autofree char *set = cpu_isa_choose (&error) ? instructions () : g_strdelimit (g_strdup (error->message), "\n", ' ');
+  g_ptr_array_add (lines, g_strdup_printf ("instruction set: %s", set));
   g_ptr_array_add (lines, g_strdup_printf ("CPUs allowed: %u", heddle_flags_cpus ()));
-  g_ptr_array_add (lines, g_strdup ("16-bit dtypes: storage, computed in f32"));
+  g_ptr_array_add (lines, g_strdup ("f16: storage, computed in f32"));
   return lines;
 }
 
@@ -367,7 +371,7 @@ backend_open (guint index, const HeddleFlags *flags, GError **error)
   CpuDevice *cpu = NULL;
   if (index > 0)
     g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "no such device: \"cpu:%u\"\nhint: there is one CPU device, \"cpu\"", index);
-  else
+  else if (cpu_isa_choose (error))
     {
       cpu = g_new0 (CpuDevice, 1);
       cpu->base.iface = &device_iface;
@@ -375,7 +379,7 @@ backend_open (guint index, const HeddleFlags *flags, GError **error)
       cpu->base.name = g_strdup ("cpu");
       cpu->flags = *flags;
       cpu->threads = flags->threads > 0 ? (guint) flags->threads : heddle_flags_cpus ();
-      cpu->block = wide_vectors () ? 16 : 8;
+      cpu->block = cpu_isa >= CPU_AVX512 ? 16 : 8;
       cpu->memory = g_ptr_array_new ();
       cpu->layouts = g_ptr_array_new_with_free_func (g_free);
       omp_set_num_threads ((int) cpu->threads);

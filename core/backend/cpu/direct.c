@@ -30,39 +30,13 @@ typedef struct
   void (*rows_dense)  (const Geometry *g, const float *windows, gint64 length, const float *dy, gint64 plane, gint64 i, float *sums);
 } Kernels;
 
-#define W 8
-#define NAME(f) f##_any
-#include "direct-kernel.h"
-#undef NAME
-#ifdef __x86_64__
-#pragma GCC push_options
-#pragma GCC target ("avx2,fma")
-#define NAME(f) f##_avx2
-#include "direct-kernel.h"
-#undef NAME
-#pragma GCC pop_options
-#undef W
-#define W 16
-#pragma GCC push_options
-#pragma GCC target ("avx512f,avx512bw,avx512vl,avx512dq,fma,prefer-vector-width=512")
-#define NAME(f) f##_avx512
-#include "direct-kernel.h"
-#undef NAME
-#pragma GCC pop_options
-#endif
-#undef W
+#define KERNELS "direct-kernel.h"
+#include "each-isa.h"
 
 static const Kernels *
 kernels (void)
 {
-  const Kernels *k = &kernels_any;
-#ifdef __x86_64__
-  if (__builtin_cpu_supports ("avx512f") && __builtin_cpu_supports ("avx512bw") && __builtin_cpu_supports ("avx512vl") && __builtin_cpu_supports ("avx512dq"))
-    k = &kernels_avx512;
-  else if (__builtin_cpu_supports ("avx2") && __builtin_cpu_supports ("fma"))
-    k = &kernels_avx2;
-#endif
-  return k;
+  return CPU_PICK (&kernels);
 }
 
 static gint64
@@ -228,8 +202,7 @@ weight_scratch_size (const Geometry *g, guint threads)
   return CHUNKS * s.sums + threads * (padded_size (g) + s.windows + s.gradient);
 }
 
-VECTOR static void
-add_bias (const float *dy, gint64 channels, gint64 pixels, float *sum)
+VECTOR (void, add_bias, (const float *dy, gint64 channels, gint64 pixels, float *sum), (dy, channels, pixels, sum))
 {
   for (gint64 o = 0; o < channels; o++)
     {
@@ -322,12 +295,13 @@ cpu_direct_fits (const CpuDevice *device, const HeddleConvAttr *a, const HeddleS
   return plain && small && ic % device->block != 0 && (oc % device->block != 0 || ic > 4);
 }
 
-/* The max pooling that is the only reader of a convolution's result, or NULL. */
+/* The max pooling that is the only reader of a convolution's result, or NULL.  16-bit results are rounded behind it: the same maxima, of which the places differ only
+ * where rounding would have made two numbers equal. */
 static const HeddleOp *
 pooled_by (const CpuCompiler *c, const HeddleOp *op)
 {
   const HeddleOp *pool = cpu_only_user (c, op->out[0]);
-  return pool && pool->info->code == HEDDLE_OP_MAX_POOL && cpu_pool_is_2x2 (pool->attr) && op->out[0]->dtype == HEDDLE_F32 ? pool : NULL;
+  return pool && pool->info->code == HEDDLE_OP_MAX_POOL && cpu_pool_is_2x2 (pool->attr) ? pool : NULL;
 }
 
 static Operand
@@ -417,7 +391,7 @@ cpu_direct_takes_pooled (const CpuCompiler *c, const HeddleOp *op)
 {
   const HeddleValue *d = op->out[0];
   const GPtrArray *users = c->users[d->id];
-  gboolean ok = c->device->flags.fusion && cpu_pool_is_2x2 (op->attr) && d->dtype == HEDDLE_F32 && users && users->len == d->n_uses;
+  gboolean ok = c->device->flags.fusion && cpu_pool_is_2x2 (op->attr) && users && users->len == d->n_uses;
   for (guint i = 0; ok && i < users->len; i++)
     {
       const HeddleOp *user = users->pdata[i];

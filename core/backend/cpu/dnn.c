@@ -1,4 +1,4 @@
-/* cpu/dnn.c: convolutions, their gradients and layout conversions as oneDNN primitives made once per plan.
+/* cpu/dnn.c: convolutions, their gradients, matrix products with what follows them and layout conversions as oneDNN primitives made once per plan.
  * Must not know what runs before or after them. */
 #include "cpu.h"
 #include "tensor/tensors.h"
@@ -88,13 +88,14 @@ typedef struct
   dnnl_dims_t strides, dilates, padding, padding_end;
   gint64      groups;
   gboolean    bias;
+  HeddleDtype dtype;            /* of what is multiplied: f32, or bf16 where its products are made as such; sums, bias and the weight's gradient are f32 */
 } Conv;
 
 static Conv
 conv_of (const HeddleOp *op)
 {
   const HeddleConvAttr *a = op->attr;
-  Conv k = { .groups = a->groups };
+  Conv k = { .groups = a->groups, .dtype = HEDDLE_F32 };
   switch (op->info->code)
     {
     case HEDDLE_OP_CONV2D:
@@ -130,20 +131,20 @@ weight_dims (const Conv *k, dnnl_dims_t dims, int *n)
 typedef enum { DATA_ANY, DATA_PLAIN, DATA_BLOCKED } DataFormat;
 
 static void
-data_md (const CpuDevice *device, const HeddleShape *s, DataFormat format, dnnl_memory_desc_t *md)
+data_md (const CpuDevice *device, const HeddleShape *s, HeddleDtype dtype, DataFormat format, dnnl_memory_desc_t *md)
 {
   dnnl_dims_t dims = { s->size[0], s->size[1], s->size[2], s->size[3] };
   dnnl_format_tag_t tag = format == DATA_ANY ? dnnl_format_tag_any : format == DATA_PLAIN ? dnnl_nchw : device->block == 16 ? dnnl_nChw16c : dnnl_nChw8c;
-  dnnl_memory_desc_init_by_tag (md, 4, dims, dnnl_f32, tag);
+  dnnl_memory_desc_init_by_tag (md, 4, dims, cpu_dnnl_type (dtype), tag);
 }
 
 static void
-weight_md (const Conv *k, dnnl_format_tag_t plain_or_any, dnnl_memory_desc_t *md)
+weight_md (const Conv *k, HeddleDtype dtype, dnnl_format_tag_t plain_or_any, dnnl_memory_desc_t *md)
 {
   dnnl_dims_t dims;
   int n;
   weight_dims (k, dims, &n);
-  dnnl_memory_desc_init_by_tag (md, n, dims, dnnl_f32, plain_or_any == dnnl_format_tag_any ? plain_or_any : n == 5 ? dnnl_abcde : dnnl_abcd);
+  dnnl_memory_desc_init_by_tag (md, n, dims, cpu_dnnl_type (dtype), plain_or_any == dnnl_format_tag_any ? plain_or_any : n == 5 ? dnnl_abcde : dnnl_abcd);
 }
 
 typedef enum { FORWARD, BACKWARD_DATA, BACKWARD_WEIGHT } Direction;
@@ -152,15 +153,16 @@ typedef enum { FORWARD, BACKWARD_DATA, BACKWARD_WEIGHT } Direction;
 static dnnl_primitive_desc_t
 conv_pd (const CpuDevice *device, const Conv *k, Direction direction, dnnl_alg_kind_t algorithm, DataFormat x_format, DataFormat y_format)
 {
-  dnnl_memory_desc_t x, y, w, b;
+  dnnl_memory_desc_t x, y, w, dw, b;
   dnnl_convolution_desc_t desc;
   dnnl_primitive_desc_t pd = NULL, hint = NULL;
   dnnl_primitive_attr_t attr = NULL;
   dnnl_dims_t channels = { k->w.size[0] };
   dnnl_memory_desc_t *bias = k->bias ? &b : NULL;
-  data_md (device, &k->x, x_format, &x);
-  data_md (device, &k->y, y_format, &y);
-  weight_md (k, dnnl_format_tag_any, &w);
+  data_md (device, &k->x, k->dtype, x_format, &x);
+  data_md (device, &k->y, k->dtype, y_format, &y);
+  weight_md (k, k->dtype, dnnl_format_tag_any, &w);
+  weight_md (k, HEDDLE_F32, dnnl_format_tag_any, &dw);
   dnnl_memory_desc_init_by_tag (&b, 1, channels, dnnl_f32, dnnl_a);
   dnnl_primitive_attr_create (&attr);
   dnnl_primitive_attr_set_scratchpad_mode (attr, dnnl_scratchpad_mode_user);
@@ -171,7 +173,7 @@ conv_pd (const CpuDevice *device, const Conv *k, Direction direction, dnnl_alg_k
   if (status == dnnl_success && direction == BACKWARD_DATA)
     status = dnnl_dilated_convolution_backward_data_desc_init (&desc, algorithm, &x, &w, &y, k->strides, k->dilates, k->padding, k->padding_end);
   else if (status == dnnl_success && direction == BACKWARD_WEIGHT)
-    status = dnnl_dilated_convolution_backward_weights_desc_init (&desc, algorithm, &x, &w, bias, &y, k->strides, k->dilates, k->padding, k->padding_end);
+    status = dnnl_dilated_convolution_backward_weights_desc_init (&desc, algorithm, &x, &dw, bias, &y, k->strides, k->dilates, k->padding, k->padding_end);
   if (status == dnnl_success && direction != FORWARD)
     status = dnnl_primitive_desc_create (&pd, &desc, attr, device->engine, hint);
   dnnl_primitive_desc_destroy (hint);
@@ -179,12 +181,13 @@ conv_pd (const CpuDevice *device, const Conv *k, Direction direction, dnnl_alg_k
   return pd;
 }
 
+/* Is WORD in the name of the implementation? */
 static gboolean
-is_reference (dnnl_primitive_desc_t pd)
+is_called (dnnl_primitive_desc_t pd, const char *word)
 {
   const char *name = NULL;
   dnnl_primitive_desc_query (pd, dnnl_query_impl_info_str, 0, &name);
-  return name && strstr (name, "ref") != NULL;
+  return name && strstr (name, word) != NULL;
 }
 
 /* Winograd's F(4x4, 3x3) (A. Lavin and S. Gray, arXiv 1509.09308): 36 products where direct convolution has 144.  Its transforms cost more than they save with
@@ -196,7 +199,7 @@ winograd_pays (const CpuDevice *device, const Conv *k)
   gboolean plain = k->groups == 1 && k->w.size[2] == 3 && k->w.size[3] == 3;
   for (int i = 0; i < 2; i++)
     plain = plain && k->strides[i] == 1 && k->dilates[i] == 0 && k->padding[i] <= 1;
-  return device->flags.winograd && plain && least >= 32 && 4 * tiles >= 3 * most;
+  return device->flags.winograd && k->dtype == HEDDLE_F32 && plain && least >= 32 && 4 * tiles >= 3 * most;
 }
 
 /* The data layouts: blocked on both sides where channels allow, plain images into a blocked result for a first layer, else plain. */
@@ -214,12 +217,29 @@ choose_pd (CpuDevice *device, const Conv *k, Direction direction, DataFormat *x,
         *y = candidates[i][1];
         gboolean possible = (*x != DATA_BLOCKED || cpu_blockable (device, &k->x)) && (*y != DATA_BLOCKED || cpu_blockable (device, &k->y));
         pd = possible ? conv_pd (device, k, direction, dnnl_convolution_direct, *x, *y) : NULL;
-        if (pd && pass == 0 && is_reference (pd))
+        if (pd && pass == 0 && is_called (pd, "ref"))
           {
             dnnl_primitive_desc_destroy (pd);
             pd = NULL;
           }
       }
+  return pd;
+}
+
+/* The same for products of bf16 numbers, where they are worth it: with AMX oneDNN has some for other layouts only, and what it offers for ours is slower than f32. */
+static dnnl_primitive_desc_t
+choose_bf16 (CpuDevice *device, Conv *k, Direction direction, DataFormat *x, DataFormat *y)
+{
+  dnnl_primitive_desc_t pd = NULL;
+  k->dtype = HEDDLE_BF16;
+  if (cpu_isa >= CPU_AVX512_BF16)
+    pd = choose_pd (device, k, direction, x, y);
+  if (pd && (is_called (pd, "ref") || is_called (pd, "gemm") || (cpu_isa == CPU_AMX && !is_called (pd, "amx"))))
+    {
+      dnnl_primitive_desc_destroy (pd);
+      pd = NULL;
+    }
+  k->dtype = pd ? HEDDLE_BF16 : HEDDLE_F32;
   return pd;
 }
 
@@ -235,14 +255,14 @@ weight_layout (CpuCompiler *c, const Conv *k, const dnnl_memory_desc_t *md)
 {
   dnnl_memory_desc_t plain;
   const Layout *layout = NULL;
-  weight_md (k, dnnl_abcd, &plain);
-  if (dnnl_memory_desc_equal (&plain, md))
+  gsize size = md->data_type == dnnl_f32 ? sizeof (float) : sizeof (guint16);
+  weight_md (k, HEDDLE_F32, dnnl_abcd, &plain);
+  Layout wanted = { LAYOUT_WEIGHT, *md };
+  wanted.md.data_type = dnnl_f32;           /* a layout has no dtype: operands have */
+  if (dnnl_memory_desc_equal (&plain, &wanted.md))
     layout = &cpu_plain;
-  else if (dnnl_memory_desc_get_size (md) == sizeof (float) * (gsize) heddle_shape_count (&k->w))
-    {
-      Layout wanted = { LAYOUT_WEIGHT, *md };
-      layout = cpu_keep_layout (c->plan, &wanted);
-    }
+  else if (dnnl_memory_desc_get_size (md) == size * (gsize) heddle_shape_count (&k->w))
+    layout = cpu_keep_layout (c->plan, &wanted);
   return layout;
 }
 
@@ -262,15 +282,15 @@ adopt_layout (CpuCompiler *c, HeddleVariable *v, const Layout *layout)
 
 /* WEIGHT in the form the primitive wants, in LAYOUT or, when that is padded, in scratch memory of the primitive's own descriptor. */
 static Operand
-weight_operand (CpuCompiler *c, const HeddleValue *weight, const dnnl_memory_desc_t *md, const Layout *layout)
+weight_operand (CpuCompiler *c, const HeddleValue *weight, HeddleDtype dtype, const dnnl_memory_desc_t *md, const Layout *layout)
 {
   Operand operand;
   if (layout)
-    operand = cpu_form (c, weight, HEDDLE_F32, layout);
+    operand = cpu_form (c, weight, dtype, layout);
   else
     {
       Layout padded = { LAYOUT_WEIGHT, *md };
-      Operand from = cpu_form (c, weight, HEDDLE_F32, &cpu_plain);
+      Operand from = cpu_form (c, weight, dtype, &cpu_plain);
       operand = from;
       operand.where = IN_ARENA;
       operand.layout = cpu_keep_layout (c->plan, &padded);
@@ -294,7 +314,7 @@ add_scratchpad (CpuCompiler *c, Primitive *p, dnnl_primitive_desc_t pd)
 }
 
 /* Tells the step which operands it touches: lifetimes follow from them. */
-static void
+static Step *
 finish_step (CpuCompiler *c, const HeddleOp *op, Primitive *p, dnnl_primitive_desc_t pd)
 {
   const char *name = NULL;
@@ -302,6 +322,7 @@ finish_step (CpuCompiler *c, const HeddleOp *op, Primitive *p, dnnl_primitive_de
   Step *step = primitive_step (c->plan, op, p, name ? name : "oneDNN");
   for (int i = 0; i < p->n; i++)
     step->in[step->n_in++] = p->operand[i];
+  return step;
 }
 
 static void
@@ -312,9 +333,9 @@ emit_forward (CpuCompiler *c, const HeddleOp *op, const Conv *k, dnnl_primitive_
   const Layout *w = weight_layout (c, k, w_md);
   if (op->in[1]->kind == HEDDLE_VALUE_VARIABLE)
     adopt_layout (c, op->in[1]->variable, w);
-  Operand src = cpu_form (c, op->in[0], HEDDLE_F32, x), weight = weight_operand (c, op->in[1], w_md, w);
+  Operand src = cpu_form (c, op->in[0], k->dtype, x), weight = weight_operand (c, op->in[1], k->dtype, w_md, w);
   Operand bias = k->bias ? cpu_form (c, op->in[2], HEDDLE_F32, &cpu_plain) : (Operand) { 0 };
-  Operand dst = cpu_target (c, op->out[0], HEDDLE_F32, y);
+  Operand dst = cpu_target (c, op->out[0], k->dtype, y);
   add_arg (c->device, p, DNNL_ARG_SRC, dnnl_primitive_desc_query_md (pd, dnnl_query_src_md, 0), &src);
   add_arg (c->device, p, DNNL_ARG_WEIGHTS, w_md, &weight);
   if (k->bias)
@@ -334,8 +355,8 @@ emit_backward_data (CpuCompiler *c, const HeddleOp *op, const Conv *k, dnnl_prim
   const Layout *w = weight_layout (c, k, w_md);
   if (op->info->code == HEDDLE_OP_CONV_TRANSPOSE2D && op->in[1]->kind == HEDDLE_VALUE_VARIABLE)
     adopt_layout (c, op->in[1]->variable, w);
-  Operand dy = cpu_form (c, op->in[0], HEDDLE_F32, y), weight = weight_operand (c, op->in[1], w_md, w);
-  Operand dx = cpu_target (c, op->out[0], HEDDLE_F32, x);
+  Operand dy = cpu_form (c, op->in[0], k->dtype, y), weight = weight_operand (c, op->in[1], k->dtype, w_md, w);
+  Operand dx = cpu_target (c, op->out[0], k->dtype, x);
   add_arg (c->device, p, DNNL_ARG_DIFF_DST, dnnl_primitive_desc_query_md (pd, dnnl_query_diff_dst_md, 0), &dy);
   add_arg (c->device, p, DNNL_ARG_WEIGHTS, w_md, &weight);
   add_arg (c->device, p, DNNL_ARG_DIFF_SRC, dnnl_primitive_desc_query_md (pd, dnnl_query_diff_src_md, 0), &dx);
@@ -351,7 +372,7 @@ emit_backward_weight (CpuCompiler *c, const HeddleOp *op, const Conv *k, dnnl_pr
   Primitive *p = g_new0 (Primitive, 1);
   const dnnl_memory_desc_t *w_md = dnnl_primitive_desc_query_md (pd, dnnl_query_diff_weights_md, 0);
   const Layout *w = weight_layout (c, k, w_md);
-  Operand dy = cpu_form (c, op->in[0], HEDDLE_F32, y), src = cpu_form (c, op->in[1], HEDDLE_F32, x), dw, db = { 0 };
+  Operand dy = cpu_form (c, op->in[0], k->dtype, y), src = cpu_form (c, op->in[1], k->dtype, x), dw, db = { 0 };
   if (w)
     dw = cpu_target (c, op->out[0], HEDDLE_F32, w);
   else
@@ -390,7 +411,8 @@ cpu_emit_conv (CpuCompiler *c, const HeddleOp *op, GError **error)
   DataFormat x, y;
   Direction direction = op->info->code == HEDDLE_OP_CONV2D ? FORWARD : op->info->code == HEDDLE_OP_CONV2D_GRAD_WEIGHT ? BACKWARD_WEIGHT : BACKWARD_DATA;
   gboolean direct = cpu_direct_fits (c->device, op->attr, &k.x, &k.w);
-  dnnl_primitive_desc_t pd = direct ? NULL : choose_pd (c->device, &k, direction, &x, &y);
+  dnnl_primitive_desc_t pd = !direct && op->in[0]->dtype == HEDDLE_BF16 ? choose_bf16 (c->device, &k, direction, &x, &y) : NULL;
+  pd = pd || direct ? pd : choose_pd (c->device, &k, direction, &x, &y);
   if (direct)
     cpu_emit_direct (c, op);
   else if (!pd)
@@ -402,6 +424,139 @@ cpu_emit_conv (CpuCompiler *c, const HeddleOp *op, GError **error)
   else
     emit_backward_weight (c, op, &k, pd, data_layout (x), data_layout (y));
   gboolean ok = direct || pd != NULL;
+  dnnl_primitive_desc_destroy (pd);
+  return ok;
+}
+
+/* ---- matrix products of bf16 numbers ---- */
+
+/* (batch, rows, columns), row-major, of which the last two axes may be read in each other's place; batch 1 serves all */
+static void
+matrix_md (HeddleDtype dtype, gint64 batch, gint64 rows, gint64 columns, gboolean transposed, dnnl_memory_desc_t *md)
+{
+  dnnl_dims_t dims = { batch, transposed ? columns : rows, transposed ? rows : columns }, strides = { rows * columns, transposed ? 1 : columns, transposed ? columns : 1 };
+  dnnl_memory_desc_init_by_strides (md, 3, dims, cpu_dnnl_type (dtype), strides);
+}
+
+gboolean
+cpu_emit_bf16_product (CpuCompiler *c, const HeddleOp *op, const CpuProduct *q, GError **error)
+{
+  dnnl_memory_desc_t a, b, bias, y;
+  dnnl_matmul_desc_t desc;
+  dnnl_primitive_desc_t pd = NULL;
+  dnnl_primitive_attr_t attr = NULL;
+  dnnl_dims_t columns = { 1, 1, q->n };
+  HeddleDtype out = q->wide ? HEDDLE_F32 : HEDDLE_BF16;
+  matrix_md (HEDDLE_BF16, q->batch, q->ta ? q->k : q->m, q->ta ? q->m : q->k, q->ta, &a);
+  matrix_md (HEDDLE_BF16, q->shared ? 1 : q->batch, q->tb ? q->n : q->k, q->tb ? q->k : q->n, q->tb, &b);
+  matrix_md (out, q->batch, q->m, q->n, FALSE, &y);
+  dnnl_memory_desc_init_by_tag (&bias, 3, columns, dnnl_f32, dnnl_abc);
+  dnnl_primitive_attr_create (&attr);
+  dnnl_primitive_attr_set_scratchpad_mode (attr, dnnl_scratchpad_mode_user);
+  gboolean ok = cpu_dnnl_check (dnnl_matmul_desc_init (&desc, &a, &b, q->bias ? &bias : NULL, &y), "dnnl_matmul_desc_init", op, error)
+                && cpu_dnnl_check (dnnl_primitive_desc_create (&pd, &desc, attr, c->device->engine, NULL), "matmul", op, error);
+  dnnl_primitive_attr_destroy (attr);
+  if (ok)
+    {
+      Primitive *p = g_new0 (Primitive, 1);
+      Operand x = cpu_form (c, q->a, HEDDLE_BF16, &cpu_plain), w = cpu_form (c, q->b, HEDDLE_BF16, &cpu_plain);
+      Operand v = q->bias ? cpu_form (c, q->bias, HEDDLE_F32, &cpu_plain) : (Operand) { 0 }, to = cpu_target (c, op->out[0], out, &cpu_plain);
+      add_arg (c->device, p, DNNL_ARG_SRC, &a, &x);
+      add_arg (c->device, p, DNNL_ARG_WEIGHTS, &b, &w);
+      if (q->bias)
+        add_arg (c->device, p, DNNL_ARG_BIAS, &bias, &v);
+      add_arg (c->device, p, DNNL_ARG_DST, &y, &to);
+      add_scratchpad (c, p, pd);
+      dnnl_primitive_create (&p->primitive, pd);
+      finish_step (c, op, p, pd);
+      cpu_made_as (c, op->out[0], to);
+    }
+  dnnl_primitive_desc_destroy (pd);
+  return ok;
+}
+
+/* ---- x w^T + bias (+ another tensor): the epilogue is applied to sums that are still in registers ---- */
+
+static dnnl_primitive_desc_t
+linear_pd (const CpuDevice *device, gint64 m, gint64 n, gint64 k, gboolean bias, gboolean added)
+{
+  dnnl_memory_desc_t x, w, b, y;
+  dnnl_matmul_desc_t desc;
+  dnnl_primitive_desc_t pd = NULL;
+  dnnl_primitive_attr_t attr = NULL;
+  dnnl_post_ops_t after = NULL;
+  dnnl_dims_t x_dims = { m, k }, w_dims = { k, n }, y_dims = { m, n }, b_dims = { 1, n };
+  dnnl_memory_desc_init_by_tag (&x, 2, x_dims, dnnl_f32, dnnl_ab);
+  dnnl_memory_desc_init_by_tag (&w, 2, w_dims, dnnl_f32, dnnl_ba);
+  dnnl_memory_desc_init_by_tag (&b, 2, b_dims, dnnl_f32, dnnl_ab);
+  dnnl_memory_desc_init_by_tag (&y, 2, y_dims, dnnl_f32, dnnl_ab);
+  dnnl_primitive_attr_create (&attr);
+  dnnl_primitive_attr_set_scratchpad_mode (attr, dnnl_scratchpad_mode_user);
+  dnnl_post_ops_create (&after);
+  if (added)
+    dnnl_post_ops_append_binary (after, dnnl_binary_add, &y);
+  dnnl_primitive_attr_set_post_ops (attr, after);
+  if (dnnl_matmul_desc_init (&desc, &x, &w, bias ? &b : NULL, &y) == dnnl_success)
+    dnnl_primitive_desc_create (&pd, &desc, attr, device->engine, NULL);
+  dnnl_post_ops_destroy (after);
+  dnnl_primitive_attr_destroy (attr);
+  return pd;
+}
+
+/* Only the implementation that has its epilogue in the kernel is worth a primitive. */
+static gboolean
+is_brgemm (dnnl_primitive_desc_t pd)
+{
+  const char *name = NULL;
+  dnnl_primitive_desc_query (pd, dnnl_query_impl_info_str, 0, &name);
+  return name && g_str_has_prefix (name, "brg");
+}
+
+/* The only reader of a linear operation's result when it adds a tensor that is there already, or NULL; ADDED: that tensor */
+static const HeddleOp *
+added_to (const CpuCompiler *c, const HeddleOp *op, const HeddleValue **added)
+{
+  const HeddleValue *y = op->out[0];
+  const HeddleOp *add = cpu_only_user (c, y);
+  gboolean ok = add && add->info->code == HEDDLE_OP_ADD && y->dtype == HEDDLE_F32 && add->out[0]->dtype == HEDDLE_F32 && add->in[0] != add->in[1];
+  const HeddleValue *other = ok ? add->in[add->in[0] == y] : NULL;
+  ok = ok && other->kind == HEDDLE_VALUE_TEMP && other->dtype == HEDDLE_F32 && heddle_shape_equal (&other->shape, &y->shape) && c->forms[other->id] && !c->forward[add->out[0]->id];
+  *added = other;
+  return ok ? add : NULL;
+}
+
+gboolean
+cpu_emit_dense (CpuCompiler *c, const HeddleOp *op)
+{
+  const HeddleShape *w = &op->in[1]->shape;
+  const HeddleValue *other = NULL;
+  const HeddleOp *add = added_to (c, op, &other);
+  gint64 n = w->size[0], k = w->size[1];
+  dnnl_primitive_desc_t pd = linear_pd (c->device, heddle_shape_count (&op->out[0]->shape) / n, n, k, op->n_in > 2, add != NULL);
+  gboolean ok = pd && is_brgemm (pd);
+  if (ok)
+    {
+      static const int args[] = { DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_BIAS };
+      const dnnl_query_t queries[] = { dnnl_query_src_md, dnnl_query_weights_md, dnnl_query_weights_md };
+      Primitive *p = g_new0 (Primitive, 1);
+      const HeddleValue *y = add ? add->out[0] : op->out[0];
+      const dnnl_memory_desc_t *y_md = dnnl_primitive_desc_query_md (pd, dnnl_query_dst_md, 0);
+      for (guint i = 0; i < op->n_in; i++)
+        {
+          Operand operand = cpu_form (c, op->in[i], HEDDLE_F32, &cpu_plain);
+          add_arg (c->device, p, args[i], dnnl_primitive_desc_query_md (pd, queries[i], i > 1), &operand);
+        }
+      Operand to = cpu_target (c, y, HEDDLE_F32, &cpu_plain), residual = add ? cpu_form (c, other, HEDDLE_F32, &cpu_plain) : (Operand) { 0 };
+      add_arg (c->device, p, DNNL_ARG_DST, y_md, &to);
+      if (add)
+        add_arg (c->device, p, DNNL_ARG_ATTR_MULTIPLE_POST_OP (0) | DNNL_ARG_SRC_1, y_md, &residual);
+      add_scratchpad (c, p, pd);
+      dnnl_primitive_create (&p->primitive, pd);
+      finish_step (c, op, p, pd)->what = add ? "brgemm+add" : "brgemm";
+      cpu_made_as (c, y, to);
+      if (add)
+        cpu_mark_done (c, add);
+    }
   dnnl_primitive_desc_destroy (pd);
   return ok;
 }

@@ -1,4 +1,4 @@
-/* cpu/elementwise.c: a chain of elementwise operations as one loop over cache-sized tiles.  Must not know layouts beyond their equality. */
+/* cpu/elementwise.c: a chain of elementwise operations as one loop over strips in the first-level cache.  Must not know layouts beyond their equality. */
 #include "cpu.h"
 #include "vecmath.h"
 #include "base/random.h"
@@ -8,62 +8,58 @@
 #include <omp.h>
 #include <string.h>
 
-#define TILE 1024           /* elements: 4 KiB of f32, so that a dozen registers fit the first-level cache */
-#define MAX_REGISTERS 96
+/* Elements that one instruction handles before the next has its turn.  So few that the processor, which looks hundreds of instructions ahead, works on several
+ * instructions and on the strip behind at the same time: loads from memory, divisions and roots of different instructions overlap as in one hand-written loop,
+ * which with tiles of a thousand they cannot.  So many that the call of a kernel does not count. */
+#define STRIP 128
+#define SPAN (32 * STRIP)   /* elements a thread takes at a time */
+#define AHEAD (4 * STRIP)   /* elements by which memory is asked for before its turn: one strip's worth of every operand is read while others are computed with */
+#define MAX_REGISTERS 96    /* that the operations of a loop may name; half the table: conversions name a second one each */
 
-/* An argument is a register (a tile, or memory that is read and written in place) or a scalar. */
-typedef struct { gboolean scalar; guint index; } Arg;
+typedef void (*Kernel) (float *restrict d, const float *a, const float *b, const float *c, gsize n, gconstpointer attr);
 
-typedef void (*Kernel) (float *restrict d, const float *a, const float *b, const float *c, const gboolean scalar[3], gsize n, gconstpointer attr);
-
-typedef enum { DO_KERNEL = 1, DO_LOAD, DO_STORE, DO_ROUND, DO_ASSIGN } Action;
+/* Everything a kernel reads or writes is a register: a strip in the first-level cache, memory, or a scalar that was repeated to a whole strip before the loop began. */
+typedef enum { TEMPORARY = 1, MEMORY, SCALAR } Kind;
+typedef struct
+{
+  Kind     kind;
+  guint    index;       /* of the strip, or of the operand */
+  gsize    step;        /* MEMORY: bytes from element to element */
+  gboolean fetch;       /* MEMORY of a long loop that no register before it names */
+} Register;
 
 typedef struct
 {
-  Action        action;
   Kernel        kernel;
-  guint         dst;         /* KERNEL, LOAD, ROUND: register; STORE, ASSIGN: operand */
-  guint         operand;     /* LOAD, STORE, ASSIGN */
-  Arg           arg[3];
-  guint         n_args;
-  gboolean      conditional; /* ASSIGN: arg[1] is the skip scalar */
-  HeddleDtype   dtype;       /* ROUND */
+  guint         dst, n_args, arg[3];
   gconstpointer attr;
 } Instruction;
 
 typedef struct
 {
   GArray *code;                                 /* Instruction */
-  GPtrArray *operands;                          /* Operand *, owned: memory of registers, loads, stores */
-  guint   n_registers, n_scalars, n_tiles;
-  gint    memory[MAX_REGISTERS];                /* operand index of a register that is f32 memory, or -1 - tile number */
-  guint   scalar[MAX_REGISTERS];                /* operand index */
-  Operand scratch;
+  GPtrArray *operands;                          /* Operand *, owned: memory and scalars */
+  Register reg[2 * MAX_REGISTERS];
+  guint   n_registers, n_scalars, n_strips;     /* N_STRIPS: temporaries at a time */
+  Operand scratch;                              /* scalars, then the temporaries of each thread */
   gsize   n;
-  guint   threads;
 } Loop;
 
 /* ---- kernels ---- */
 
+#define EACH(statement) \
+  do { \
+    if (n == STRIP) for (gsize i = 0; i < STRIP; i++) { statement; } \
+    else for (gsize i = 0; i < n; i++) { statement; } \
+  } while (0)
+
 #define BINARY(name, expression) \
-  VECTOR static void k_##name (float *restrict d, const float *a, const float *b, const float *c, const gboolean scalar[3], gsize n, gconstpointer attr) \
-  { \
-    (void) c; (void) attr; \
-    if (scalar[0]) \
-      { float x = a[0]; if (scalar[1]) { float y = b[0]; for (gsize i = 0; i < n; i++) d[i] = (expression); } else for (gsize i = 0; i < n; i++) { float y = b[i]; d[i] = (expression); } } \
-    else if (scalar[1]) \
-      { float y = b[0]; for (gsize i = 0; i < n; i++) { float x = a[i]; d[i] = (expression); } } \
-    else \
-      for (gsize i = 0; i < n; i++) { float x = a[i], y = b[i]; d[i] = (expression); } \
-  }
+  VECTOR (void, k_##name, (float *restrict d, const float *a, const float *b, const float *c, gsize n, gconstpointer attr), (d, a, b, c, n, attr)) \
+  { (void) c; (void) attr; EACH (float x = a[i]; float y = b[i]; d[i] = (expression)); }
 
 #define UNARY(name, expression) \
-  VECTOR static void k_##name (float *restrict d, const float *a, const float *b, const float *c, const gboolean scalar[3], gsize n, gconstpointer attr) \
-  { \
-    (void) b; (void) c; (void) attr; \
-    if (scalar[0]) { float x = a[0]; for (gsize i = 0; i < n; i++) d[i] = (expression); } \
-    else for (gsize i = 0; i < n; i++) { float x = a[i]; d[i] = (expression); } \
-  }
+  VECTOR (void, k_##name, (float *restrict d, const float *a, const float *b, const float *c, gsize n, gconstpointer attr), (d, a, b, c, n, attr)) \
+  { (void) b; (void) c; (void) attr; EACH (float x = a[i]; d[i] = (expression)); }
 
 BINARY (add, x + y)
 BINARY (sub, x - y)
@@ -90,18 +86,18 @@ UNARY (relu, x < 0 ? 0.0f : x)             /* NaN stays NaN */
 UNARY (sigmoid, vm_sigmoid (x))
 UNARY (tanh, vm_tanh (x))
 
-/* 0.79788 = sqrt (2 / pi), 0.3989 = 1 / sqrt (2 pi) */
+/* (1 + tanh u) / 2 = sigmoid (2 u): one exponential, and no digits lost to the sum where tanh u is near -1.  1.59577 = 2 sqrt (2 / pi), 0.3989 = 1 / sqrt (2 pi) */
 static inline __attribute__ ((always_inline)) float
 gelu_tanh (float x)
 {
-  return 0.5f * x * (1.0f + vm_tanh (0.7978845608028654f * (x + 0.044715f * x * x * x)));
+  return x * vm_sigmoid (1.5957691216057308f * (x + 0.044715f * x * x * x));
 }
 
 static inline __attribute__ ((always_inline)) float
 gelu_tanh_slope (float x)
 {
-  float t = vm_tanh (0.7978845608028654f * (x + 0.044715f * x * x * x));
-  return 0.5f * (1.0f + t) + 0.5f * x * (1.0f - t * t) * 0.7978845608028654f * (1.0f + 3 * 0.044715f * x * x);
+  float s = vm_sigmoid (1.5957691216057308f * (x + 0.044715f * x * x * x));
+  return s + x * s * (1.0f - s) * (1.5957691216057308f * (1.0f + 3 * 0.044715f * x * x));
 }
 
 static inline __attribute__ ((always_inline)) float
@@ -121,17 +117,17 @@ UNARY (gelu_tanh, gelu_tanh (x))
 BINARY (gelu_erf_grad, x * gelu_erf_slope (y))
 BINARY (gelu_tanh_grad, x * gelu_tanh_slope (y))
 
-/* One branch for a whole tile, not one for each number. */
+/* One branch for a whole strip, not one for each number. */
 static void
-k_gelu (float *restrict d, const float *a, const float *b, const float *c, const gboolean scalar[3], gsize n, gconstpointer attr)
+k_gelu (float *restrict d, const float *a, const float *b, const float *c, gsize n, gconstpointer attr)
 {
-  (((const HeddleGeluAttr *) attr)->tanh_form ? k_gelu_tanh : k_gelu_erf) (d, a, b, c, scalar, n, attr);
+  (((const HeddleGeluAttr *) attr)->tanh_form ? k_gelu_tanh : k_gelu_erf) (d, a, b, c, n, attr);
 }
 
 static void
-k_gelu_grad (float *restrict d, const float *a, const float *b, const float *c, const gboolean scalar[3], gsize n, gconstpointer attr)
+k_gelu_grad (float *restrict d, const float *a, const float *b, const float *c, gsize n, gconstpointer attr)
 {
-  (((const HeddleGeluAttr *) attr)->tanh_form ? k_gelu_tanh_grad : k_gelu_erf_grad) (d, a, b, c, scalar, n, attr);
+  (((const HeddleGeluAttr *) attr)->tanh_form ? k_gelu_tanh_grad : k_gelu_erf_grad) (d, a, b, c, n, attr);
 }
 
 #define CLAMPED(x, lo, hi) ((x) < (lo) ? (lo) : (x) > (hi) ? (hi) : (x))      /* NaN stays NaN */
@@ -146,12 +142,39 @@ BINARY (hardswish_grad, y <= -3.0f ? 0.0f : y >= 3.0f ? x : x * (y * (1.0f / 3.0
 BINARY (leaky_relu_grad, y > 0 ? x : SLOPE * x)
 BINARY (clamp_grad, y > BOUND (min) && y < BOUND (max) ? x : 0.0f)
 
-static void
-k_select (float *restrict d, const float *a, const float *b, const float *c, const gboolean scalar[3], gsize n, gconstpointer attr)
+VECTOR (void, k_select, (float *restrict d, const float *a, const float *b, const float *c, gsize n, gconstpointer attr), (d, a, b, c, n, attr))
 {
   (void) attr;
-  for (gsize i = 0; i < n; i++)
-    d[i] = a[scalar[0] ? 0 : i] != 0 ? b[scalar[1] ? 0 : i] : c[scalar[2] ? 0 : i];
+  EACH (d[i] = a[i] != 0 ? b[i] : c[i]);
+}
+
+/* A is assigned to D unless the scalar B says skip. */
+static void
+k_assign_unless (float *restrict d, const float *a, const float *b, const float *c, gsize n, gconstpointer attr)
+{
+  if (*b == 0)
+    k_copy (d, a, b, c, n, attr);
+}
+
+/* From the dtype that ATTR points to, to it, and to it and back. */
+static void
+k_load (float *restrict d, const float *a, const float *b, const float *c, gsize n, gconstpointer attr)
+{
+  cpu_convert (HEDDLE_F32, d, *(const HeddleDtype *) attr, a, n);
+}
+
+static void
+k_store (float *restrict d, const float *a, const float *b, const float *c, gsize n, gconstpointer attr)
+{
+  cpu_convert (*(const HeddleDtype *) attr, d, HEDDLE_F32, a, n);
+}
+
+static void
+k_round (float *restrict d, const float *a, const float *b, const float *c, gsize n, gconstpointer attr)
+{
+  guint64 narrow[STRIP];
+  cpu_convert (*(const HeddleDtype *) attr, narrow, HEDDLE_F32, a, n);
+  cpu_convert (HEDDLE_F32, d, *(const HeddleDtype *) attr, narrow, n);
 }
 
 static Kernel
@@ -175,66 +198,63 @@ kernel_of (HeddleOpCode code)
 
 /* ---- running ---- */
 
-typedef struct { float *reg[MAX_REGISTERS]; float scalar[MAX_REGISTERS]; char *operand[2 * MAX_REGISTERS]; } Frame;
-
 static void
-run_tile (const Loop *l, const Frame *f, float *tiles, gsize at, gsize n)
+fetch_ahead (const Loop *l, const guintptr *at)
 {
-  float *reg[MAX_REGISTERS];
   for (guint r = 0; r < l->n_registers; r++)
-    reg[r] = l->memory[r] >= 0 ? (float *) f->operand[l->memory[r]] + at : tiles + (gsize) (-1 - l->memory[r]) * TILE;
-  for (guint i = 0; i < l->code->len; i++)
+    for (gsize line = 0; l->reg[r].fetch && line < STRIP * l->reg[r].step; line += 64)
+      __builtin_prefetch ((const char *) (at[r] + AHEAD * l->reg[r].step + line));
+}
+
+/* Elements FROM..TO; BASE: of each register its first element, or the offset of a temporary's strip in STRIPS. */
+static void
+run_span (const Loop *l, const guintptr *base, float *strips, gsize from, gsize to)
+{
+  guintptr at[2 * MAX_REGISTERS];
+  for (guint r = 0; r < l->n_registers; r++)
+    at[r] = base[r] + (l->reg[r].kind == TEMPORARY ? (guintptr) strips : from * l->reg[r].step);
+  for (; from < to; from += STRIP)
     {
-      const Instruction *in = &g_array_index (l->code, Instruction, i);
-      const float *a[3] = { NULL };
-      gboolean scalar[3] = { FALSE };
-      for (guint j = 0; j < in->n_args; j++)
-        {
-          scalar[j] = in->arg[j].scalar;
-          a[j] = scalar[j] ? &f->scalar[in->arg[j].index] : reg[in->arg[j].index];
-        }
-      const Operand *o = in->action == DO_KERNEL || in->action == DO_ROUND ? NULL : l->operands->pdata[in->operand];
-      char *memory = o ? f->operand[in->operand] + at * heddle_dtype_size (o->dtype) : NULL;
-      switch (in->action)
-        {
-        case DO_KERNEL: in->kernel (reg[in->dst], a[0], a[1], a[2], scalar, n, in->attr); break;
-        case DO_LOAD: heddle_convert (HEDDLE_F32, reg[in->dst], o->dtype, memory, n); break;
-        case DO_STORE: heddle_convert (o->dtype, memory, HEDDLE_F32, a[0], n); break;
-        case DO_ROUND:
-          {
-            guint64 narrow[TILE];
-            heddle_convert (in->dtype, narrow, HEDDLE_F32, reg[in->dst], n);
-            heddle_convert (HEDDLE_F32, reg[in->dst], in->dtype, narrow, n);
-          }
-          break;
-        case DO_ASSIGN:
-          if (!(in->conditional && *a[1] != 0) && scalar[0])
-            for (gsize k = 0; k < n; k++)
-              ((float *) memory)[k] = *a[0];
-          else if (!(in->conditional && *a[1] != 0))
-            memcpy (memory, a[0], n * sizeof (float));
-          break;
-        }
+      const Instruction *in = (const Instruction *) l->code->data, *end = in + l->code->len;
+      fetch_ahead (l, at);
+      for (; in < end; in++)
+        in->kernel ((float *) at[in->dst], (const float *) at[in->arg[0]], (const float *) at[in->arg[1]], (const float *) at[in->arg[2]], MIN (STRIP, to - from), in->attr);
+      for (guint r = 0; r < l->n_registers; r++)
+        at[r] += STRIP * l->reg[r].step;
     }
+}
+
+/* A scalar's number, repeated. */
+static void
+spread (float *strip, const Operand *o, gconstpointer number, gsize n)
+{
+  float x;
+  cpu_convert (HEDDLE_F32, &x, o->dtype, number, 1);
+  for (gsize i = 0; i < n; i++)
+    strip[i] = x;
 }
 
 static void
 run_loop (CpuPlan *plan, Step *step)
 {
   const Loop *l = step->data;
-  Frame f;
-  for (guint i = 0; i < l->operands->len; i++)
-    f.operand[i] = cpu_pointer (plan, l->operands->pdata[i]);
-  for (guint i = 0; i < l->n_scalars; i++)
+  guintptr base[2 * MAX_REGISTERS];
+  float *strips = cpu_pointer (plan, &l->scratch);
+  for (guint r = 0; r < l->n_registers; r++)
     {
-      const Operand *o = l->operands->pdata[l->scalar[i]];
-      heddle_convert (HEDDLE_F32, &f.scalar[i], o->dtype, f.operand[l->scalar[i]], 1);
+      const Register *reg = &l->reg[r];
+      const Operand *o = reg->kind == TEMPORARY ? NULL : l->operands->pdata[reg->index];
+      base[r] = o ? (guintptr) cpu_pointer (plan, o) : reg->index * STRIP * sizeof (float);
+      if (reg->kind == SCALAR)
+        {
+          spread (strips, o, (gconstpointer) base[r], MIN (STRIP, l->n));
+          base[r] = (guintptr) strips;
+          strips += STRIP;
+        }
     }
-  float *tiles = cpu_pointer (plan, &l->scratch);
-  gsize per_thread = (gsize) MAX (l->n_tiles, 1) * TILE;
 #pragma omp parallel for schedule(static) if (l->n >= PARALLEL_MIN)
-  for (gsize at = 0; at < l->n; at += TILE)
-    run_tile (l, &f, tiles + (gsize) omp_get_thread_num () * per_thread, at, MIN (TILE, l->n - at));
+  for (gsize at = 0; at < l->n; at += SPAN)
+    run_span (l, base, strips + (gsize) omp_get_thread_num () * l->n_strips * STRIP, at, MIN (at + SPAN, l->n));
 }
 
 static void
@@ -256,7 +276,6 @@ typedef struct
   HeddleShape   shape;
   const Layout *layout;
   GHashTable   *registers;      /* HeddleValue * -> register + 1 */
-  GHashTable   *scalars;        /* HeddleValue * -> scalar + 1 */
 } Build;
 
 static guint
@@ -267,17 +286,39 @@ add_operand (Loop *l, Operand o)
 }
 
 static guint
-new_tile (Loop *l)
+new_register (Loop *l, Kind kind, guint index)
 {
-  l->memory[l->n_registers] = -1 - (gint) l->n_tiles++;
+  l->reg[l->n_registers] = (Register) { kind, index, 0, FALSE };
   return l->n_registers++;
 }
 
 static guint
 new_memory (Loop *l, Operand o)
 {
-  l->memory[l->n_registers] = (gint) add_operand (l, o);
-  return l->n_registers++;
+  guint r = new_register (l, MEMORY, add_operand (l, o));
+  l->reg[r].step = heddle_dtype_size (o.dtype);
+  l->reg[r].fetch = l->n >= PARALLEL_MIN;
+  for (guint i = 0; i < r; i++)
+    {
+      const Operand *other = l->reg[i].kind == MEMORY ? l->operands->pdata[l->reg[i].index] : NULL;
+      l->reg[r].fetch &= !(other && other->where == o.where && other->buffer == o.buffer && other->variable == o.variable);
+    }
+  return r;
+}
+
+static const HeddleDtype *
+dtype_of (const Loop *l, guint r)
+{
+  return &((const Operand *) l->operands->pdata[l->reg[r].index])->dtype;
+}
+
+static guint
+add_instruction (Loop *l, Kernel kernel, guint dst, guint n_args, const guint *arg, gconstpointer attr)
+{
+  Instruction in = { .kernel = kernel, .dst = dst, .n_args = n_args, .attr = attr };
+  memcpy (in.arg, arg, n_args * sizeof *arg);
+  g_array_append_val (l->code, in);
+  return dst;
 }
 
 static gboolean
@@ -343,37 +384,25 @@ expanded (Build *b, const HeddleValue *v)
   return to;
 }
 
-static Arg
+static guint
 argument (Build *b, const HeddleValue *v)
 {
   Loop *l = b->l;
-  Arg arg = { FALSE, 0 };
-  guint known = GPOINTER_TO_UINT (g_hash_table_lookup (b->registers, v)), known_scalar = GPOINTER_TO_UINT (g_hash_table_lookup (b->scalars, v));
-  if (known)
-    arg.index = known - 1;
-  else if (known_scalar)
-    arg = (Arg) { TRUE, known_scalar - 1 };
-  else if (v->shape.rank == 0 && (b->shape.rank > 0 || v->kind == HEDDLE_VALUE_CONSTANT))
+  guint r = GPOINTER_TO_UINT (g_hash_table_lookup (b->registers, v));
+  if (!r)
     {
-      l->scalar[l->n_scalars] = add_operand (l, *cpu_made (b->c, v));
-      arg = (Arg) { TRUE, l->n_scalars++ };
-      g_hash_table_insert (b->scalars, (gpointer) v, GUINT_TO_POINTER (arg.index + 1));
-    }
-  else
-    {
-      gboolean full = heddle_shape_equal (&v->shape, &b->shape);
-      Operand o = full ? cpu_form (b->c, v, v->dtype, b->layout) : expanded (b, v);
-      if (o.dtype == HEDDLE_F32)
-        arg.index = new_memory (l, o);
-      else
+      if (v->shape.rank == 0 && (b->shape.rank > 0 || v->kind == HEDDLE_VALUE_CONSTANT))
         {
-          Instruction load = { .action = DO_LOAD, .dst = new_tile (l), .operand = add_operand (l, o) };
-          g_array_append_val (l->code, load);
-          arg.index = load.dst;
+          r = new_register (l, SCALAR, add_operand (l, *cpu_made (b->c, v)));
+          l->n_scalars++;
         }
-      g_hash_table_insert (b->registers, (gpointer) v, GUINT_TO_POINTER (arg.index + 1));
+      else
+        r = new_memory (l, heddle_shape_equal (&v->shape, &b->shape) ? cpu_form (b->c, v, v->dtype, b->layout) : expanded (b, v));
+      if (l->reg[r].kind == MEMORY && *dtype_of (l, r) != HEDDLE_F32)
+        r = add_instruction (l, k_load, new_register (l, TEMPORARY, 0), 1, &r, dtype_of (l, r));
+      g_hash_table_insert (b->registers, (gpointer) v, GUINT_TO_POINTER (++r));
     }
-  return arg;
+  return r - 1;
 }
 
 static guint
@@ -394,26 +423,20 @@ build_kernel (Build *b, const HeddleOp *op)
 {
   Loop *l = b->l;
   const HeddleValue *y = op->out[0];
-  Instruction in = { .action = DO_KERNEL, .kernel = kernel_of (op->info->code), .n_args = op->n_in, .attr = op->attr };
+  guint arg[3];
   for (guint i = 0; i < op->n_in; i++)
-    in.arg[i] = argument (b, op->in[i]);
+    arg[i] = argument (b, op->in[i]);
   gboolean outside = y->n_uses > uses_inside (b, y) || b->c->forward[y->id], wide = y->dtype == HEDDLE_F32;
   Operand target = outside ? cpu_target (b->c, y, y->dtype, b->layout) : (Operand) { 0 };
-  in.dst = outside && wide ? new_memory (l, target) : new_tile (l);
-  g_array_append_val (l->code, in);
+  guint dst = outside && wide ? new_memory (l, target) : new_register (l, TEMPORARY, 0);
+  add_instruction (l, kernel_of (op->info->code), dst, op->n_in, arg, op->attr);
   if (!wide)
-    {
-      Instruction round = { .action = DO_ROUND, .dst = in.dst, .dtype = y->dtype };
-      g_array_append_val (l->code, round);
-    }
+    add_instruction (l, k_round, dst, 1, &dst, &y->dtype);
   if (outside && !wide)
-    {
-      Instruction store = { .action = DO_STORE, .operand = add_operand (l, target), .arg = { { FALSE, in.dst } }, .n_args = 1 };
-      g_array_append_val (l->code, store);
-    }
+    add_instruction (l, k_store, new_memory (l, target), 1, &dst, &y->dtype);
   if (outside)
     cpu_made_as (b->c, y, target);
-  g_hash_table_insert (b->registers, (gpointer) y, GUINT_TO_POINTER (in.dst + 1));
+  g_hash_table_insert (b->registers, (gpointer) y, GUINT_TO_POINTER (dst + 1));
 }
 
 /* Converted copies of a variable are stale once it is assigned. */
@@ -436,12 +459,8 @@ build_assign (Build *b, const HeddleOp *op)
   HeddleVariable *v = op->in[0]->variable;
   if (b->c->forward[op->in[1]->id] != v)
     {
-      Operand target = *cpu_made (b->c, op->in[0]);
-      Instruction in = { .action = DO_ASSIGN, .n_args = op->n_in - 1, .conditional = op->n_in > 2 };
-      for (guint i = 1; i < op->n_in; i++)
-        in.arg[i - 1] = argument (b, op->in[i]);
-      in.operand = add_operand (l, target);
-      g_array_append_val (l->code, in);
+      guint arg[2] = { argument (b, op->in[1]), op->n_in > 2 ? argument (b, op->in[2]) : 0 };
+      add_instruction (l, op->n_in > 2 ? k_assign_unless : k_copy, new_memory (l, *cpu_made (b->c, op->in[0])), op->n_in - 1, arg, NULL);
     }
   forget_copies (b->c, v);
 }
@@ -491,62 +510,55 @@ demand (const HeddleProgram *p, guint from, guint to)
   return n;
 }
 
-/* Does instruction I read or write register R? */
 static gboolean
-mentions (const Instruction *in, guint r)
+reads (const Instruction *in, guint r)
 {
-  gboolean yes = (in->action == DO_KERNEL || in->action == DO_LOAD || in->action == DO_ROUND) && in->dst == r;
+  gboolean yes = FALSE;
   for (guint j = 0; j < in->n_args; j++)
-    yes |= !in->arg[j].scalar && in->arg[j].index == r;
+    yes |= in->arg[j] == r;
   return yes;
 }
 
-/* Registers that live one after the other get the same tile, so that a long loop stays in the first-level cache.  A tile is free again only behind the
- * instruction that reads it last: no kernel writes what it reads. */
-static void
-pack_tiles (Loop *l)
-{
-  gint last[MAX_REGISTERS];
-  gboolean busy[MAX_REGISTERS] = { FALSE };
-  guint tiles = 0;
-  for (guint r = 0; r < l->n_registers; r++)
-    for (guint i = 0; i < l->code->len; i++)
-      if (i == 0 || mentions (&g_array_index (l->code, Instruction, i), r))
-        last[r] = (gint) i;
-  for (guint i = 0; i < l->code->len; i++)
-    {
-      const Instruction *in = &g_array_index (l->code, Instruction, i);
-      if ((in->action == DO_KERNEL || in->action == DO_LOAD) && l->memory[in->dst] < 0)
-        {
-          guint t = 0;
-          while (busy[t])
-            t++;
-          busy[t] = TRUE;
-          tiles = MAX (tiles, t + 1);
-          l->memory[in->dst] = -1 - (gint) t;
-        }
-      for (guint r = 0; r < l->n_registers; r++)
-        if (l->memory[r] < 0 && last[r] == (gint) i && mentions (in, r))
-          busy[-1 - l->memory[r]] = FALSE;
-    }
-  l->n_tiles = tiles;
-}
-
-/* The last instruction that reads register R, or -1; G_MAXINT when the loop writes it. */
+/* The last instruction that reads register R, or -1. */
 static gint
 last_read (const Loop *l, guint r)
 {
   gint last = -1;
   for (guint i = 0; i < l->code->len; i++)
-    {
-      const Instruction *in = &g_array_index (l->code, Instruction, i);
-      for (guint j = 0; j < in->n_args; j++)
-        if (!in->arg[j].scalar && in->arg[j].index == r)
-          last = MAX (last, (gint) i);
-      if (in->action == DO_KERNEL && in->dst == r)
-        last = G_MAXINT;
-    }
+    if (reads (&g_array_index (l->code, Instruction, i), r))
+      last = (gint) i;
   return last;
+}
+
+/* Temporaries that live one after the other get the same strip.  One is free again only behind the instruction that reads it last: no kernel writes what it reads. */
+static void
+pack_strips (Loop *l)
+{
+  gboolean busy[2 * MAX_REGISTERS] = { FALSE }, placed[2 * MAX_REGISTERS] = { FALSE };
+  for (guint i = 0; i < l->code->len; i++)
+    {
+      guint dst = g_array_index (l->code, Instruction, i).dst, strip = 0;
+      if (l->reg[dst].kind == TEMPORARY && !placed[dst])
+        {
+          while (busy[strip])
+            strip++;
+          busy[strip] = placed[dst] = TRUE;
+          l->n_strips = MAX (l->n_strips, strip + 1);
+          l->reg[dst].index = strip;
+        }
+      for (guint r = 0; r < l->n_registers; r++)
+        if (placed[r] && last_read (l, r) == (gint) i)
+          busy[l->reg[r].index] = FALSE;
+    }
+}
+
+static gboolean
+written (const Loop *l, guint r)
+{
+  gboolean yes = FALSE;
+  for (guint i = 0; i < l->code->len; i++)
+    yes |= g_array_index (l->code, Instruction, i).dst == r;
+  return yes;
 }
 
 /* A result may take the place of an input that is not read any more once it is written. */
@@ -555,11 +567,10 @@ offer_sharing (CpuPlan *plan, const Loop *l)
 {
   for (guint i = 0; i < l->code->len; i++)
     {
-      const Instruction *in = &g_array_index (l->code, Instruction, i);
-      gint to = in->action == DO_KERNEL ? l->memory[in->dst] : -1;
-      for (guint r = 0; to >= 0 && r < l->n_registers; r++)
-        if (l->memory[r] >= 0 && last_read (l, r) <= (gint) i)
-          cpu_may_share (plan, l->operands->pdata[l->memory[r]], l->operands->pdata[to]);
+      guint to = g_array_index (l->code, Instruction, i).dst;
+      for (guint r = 0; l->reg[to].kind == MEMORY && r < l->n_registers; r++)
+        if (l->reg[r].kind == MEMORY && l->reg[r].step == l->reg[to].step && !written (l, r) && last_read (l, r) <= (gint) i)
+          cpu_may_share (plan, l->operands->pdata[l->reg[r].index], l->operands->pdata[l->reg[to].index]);
     }
 }
 
@@ -568,7 +579,7 @@ emit_loop (CpuCompiler *c, guint from, guint to)
 {
   const HeddleOp *first = c->plan->program->ops->pdata[from];
   Loop *l = g_new0 (Loop, 1);
-  Build b = { .c = c, .l = l, .from = from, .to = to, .registers = g_hash_table_new (NULL, NULL), .scalars = g_hash_table_new (NULL, NULL) };
+  Build b = { .c = c, .l = l, .from = from, .to = to, .registers = g_hash_table_new (NULL, NULL) };
   b.shape = first->info->code == HEDDLE_OP_ASSIGN ? first->in[0]->shape : first->out[0]->shape;
   b.layout = loop_layout (&b);
   l->code = g_array_new (FALSE, FALSE, sizeof (Instruction));
@@ -583,12 +594,11 @@ emit_loop (CpuCompiler *c, guint from, guint to)
         build_kernel (&b, op);
     }
   g_hash_table_unref (b.registers);
-  g_hash_table_unref (b.scalars);
-  pack_tiles (l);
+  pack_strips (l);
   if (l->code->len)
     {
-      HeddleShape tiles = heddle_shape ((gint64) MAX (l->n_tiles, 1) * TILE * (l->n >= PARALLEL_MIN ? c->device->threads : 1));
-      l->scratch = cpu_temp (c->plan, HEDDLE_F32, &tiles, &cpu_plain);
+      HeddleShape strips = heddle_shape (STRIP * (gint64) (l->n_scalars + l->n_strips * (l->n >= PARALLEL_MIN ? c->device->threads : 1)));
+      l->scratch = cpu_temp (c->plan, HEDDLE_F32, &strips, &cpu_plain);
       Step *step = cpu_step_new (c->plan, first, "loop", run_loop);
       step->in[step->n_in++] = l->scratch;
       step->more = l->operands;

@@ -33,8 +33,7 @@ run_embedding (CpuPlan *plan, Step *step)
                " rows; give the model as many as the data has values", index_at (indices->dtype, index, bad), bad, rows - 1, rows);
 }
 
-VECTOR static void
-add_row (float *restrict sum, const float *x, gint64 n)
+VECTOR (void, add_row, (float *restrict sum, const float *x, gint64 n), (sum, x, n))
 {
   for (gint64 j = 0; j < n; j++)
     sum[j] += x[j];

@@ -78,7 +78,7 @@ static void
 multiply (CpuPlan *plan, gboolean ta, gboolean tb, gint64 m, gint64 n, gint64 k, const float *a, gint64 lda, const float *b, gint64 ldb, gboolean add, float *c, float *packed)
 {
   if (packed)
-    cpu_product (plan->device->block, ta, tb, m, n, k, 1, a, lda, b, ldb, add, c, n, packed);
+    cpu_product (ta, tb, m, n, k, 1, a, lda, b, ldb, add, c, n, packed);
   else
     dnnl_sgemm (ta ? 'T' : 'N', tb ? 'T' : 'N', m, n, k, 1, a, lda, b, ldb, add ? 1 : 0, c, n);
 }
@@ -107,8 +107,7 @@ run_linear_grad_input (CpuPlan *plan, Step *step)
   multiply (plan, FALSE, FALSE, rows_of (&step->in[0].shape), w->size[1], w->size[0], IN (0), w->size[0], IN (1), w->size[1], FALSE, OUT (0), IN (SCRATCH));
 }
 
-VECTOR static void
-column_sums (const float *x, gint64 rows, gint64 columns, gint64 pitch, float *restrict sum)
+VECTOR (void, column_sums, (const float *x, gint64 rows, gint64 columns, gint64 pitch, float *restrict sum), (x, rows, columns, pitch, sum))
 {
   memset (sum, 0, (gsize) columns * sizeof (float));
   for (gint64 i = 0; i < rows; i++)
@@ -135,13 +134,10 @@ run_linear_grad_weight (CpuPlan *plan, Step *step)
     }
 }
 
+/* Small products by loops of ours, others by sgemm */
 static void
-emit_linear (CpuCompiler *c, const HeddleOp *op, StepRun run)
+emit_product (CpuCompiler *c, const HeddleOp *op, StepRun run, gint64 m, gint64 n, gint64 k)
 {
-  const HeddleShape *a = &op->in[0]->shape, *b = &op->in[1]->shape;
-  gint64 rows = rows_of (a), wide = a->size[a->rank - 1], other = b->size[b->rank - 1];
-  gboolean forward = op->info->code == HEDDLE_OP_LINEAR, weight = op->info->code == HEDDLE_OP_LINEAR_GRAD_WEIGHT;
-  gint64 m = weight ? wide : rows, n = forward ? b->size[0] : other, k = weight ? rows : wide;
   gboolean small = is_small (m, n, k);
   HeddleShape packed = heddle_shape (k * cpu_product_pitch (n));
   Operand scratch = small ? cpu_temp (c->plan, HEDDLE_F32, &packed, &cpu_plain) : (Operand) { 0 };
@@ -151,6 +147,66 @@ emit_linear (CpuCompiler *c, const HeddleOp *op, StepRun run)
       step->in[SCRATCH] = scratch;
       step->n_in = SCRATCH + 1;
     }
+}
+
+static void
+emit_linear (CpuCompiler *c, const HeddleOp *op, StepRun run)
+{
+  const HeddleShape *a = &op->in[0]->shape, *b = &op->in[1]->shape;
+  gint64 rows = rows_of (a), wide = a->size[a->rank - 1], other = b->size[b->rank - 1];
+  gboolean forward = op->info->code == HEDDLE_OP_LINEAR, weight = op->info->code == HEDDLE_OP_LINEAR_GRAD_WEIGHT;
+  gint64 m = weight ? wide : rows, n = forward ? b->size[0] : other, k = weight ? rows : wide;
+  if (!forward || is_small (m, n, k) || !cpu_emit_dense (c, op))
+    emit_product (c, op, run, m, n, k);
+}
+
+/* ---- the same of bf16 numbers, where the processor has products of them ---- */
+
+static gboolean
+multiplies_bf16 (const HeddleOp *op)
+{
+  return cpu_isa >= CPU_AVX512_BF16 && op->in[0]->dtype == HEDDLE_BF16 && heddle_shape_count (&op->out[0]->shape) > 0;
+}
+
+static gboolean
+emit_bf16_matmul (CpuCompiler *c, const HeddleOp *op, GError **error)
+{
+  const HeddleMatmulAttr *a = op->attr;
+  const HeddleShape *x = &op->in[0]->shape, *w = &op->in[1]->shape, *y = &op->out[0]->shape;
+  gint32 r = x->rank;
+  CpuProduct q = { .a = op->in[0], .b = op->in[1], .m = y->size[r - 2], .n = y->size[r - 1], .k = x->size[r - (a->transpose_a ? 2 : 1)], .ta = a->transpose_a, .tb = a->transpose_b };
+  q.batch = heddle_shape_count (y) / (q.m * q.n);
+  q.shared = w->rank == 2 && r > 2;
+  if (q.shared && !q.ta)                        /* one tall product */
+    {
+      q.m *= q.batch;
+      q.batch = 1;
+    }
+  return cpu_emit_bf16_product (c, op, &q, error);
+}
+
+/* The weight's gradient is summed and stored in f32, as f32 is what becomes of it; the bias's is what the f32 kernel makes when it is given no weight's. */
+static gboolean
+emit_bf16_linear (CpuCompiler *c, const HeddleOp *op, GError **error)
+{
+  const HeddleShape *a = &op->in[0]->shape, *b = &op->in[1]->shape;
+  gint64 rows = rows_of (a), wide = a->size[a->rank - 1], other = b->size[b->rank - 1];
+  gboolean forward = op->info->code == HEDDLE_OP_LINEAR, weight = op->info->code == HEDDLE_OP_LINEAR_GRAD_WEIGHT, ok = TRUE;
+  CpuProduct q = { .a = op->in[0], .b = op->in[1], .bias = op->n_in > 2 ? op->in[2] : NULL, .batch = 1, .m = weight ? wide : rows, .n = forward ? b->size[0] : other,
+                   .k = weight ? rows : wide, .ta = weight, .tb = forward, .wide = weight };
+  if (!weight || op->out[0]->n_uses)
+    ok = cpu_emit_bf16_product (c, op, &q, error);
+  if (ok && weight && op->out[1]->n_uses)
+    {
+      Operand dy = cpu_form (c, op->in[0], HEDDLE_F32, &cpu_plain), x = *cpu_made (c, op->in[1]), db = cpu_target (c, op->out[1], HEDDLE_F32, &cpu_plain);
+      Step *step = cpu_step_new (c->plan, op, "column sums", run_linear_grad_weight);
+      step->in[step->n_in++] = dy;
+      step->in[step->n_in++] = x;
+      step->out[1] = db;
+      step->n_out = 2;
+      cpu_made_as (c, op->out[1], db);
+    }
+  return ok;
 }
 
 /* ---- the loss scaler: torch/amp/grad_scaler.py, with a floor ---- */
@@ -222,15 +278,23 @@ cpu_emit_kernel (CpuCompiler *c, const HeddleOp *op, GError **error)
   switch (op->info->code)
     {
     case HEDDLE_OP_CUSTOM: ok = emit_custom (c, op, error); break;
-    case HEDDLE_OP_MATMUL: cpu_simple (c, op, "gemm", run_matmul, &cpu_plain); break;
-    case HEDDLE_OP_LINEAR: emit_linear (c, op, run_linear); break;
+    case HEDDLE_OP_MATMUL:
+      if (multiplies_bf16 (op))
+        ok = emit_bf16_matmul (c, op, error);
+      else
+        cpu_simple (c, op, "gemm", run_matmul, &cpu_plain);
+      break;
+    case HEDDLE_OP_LINEAR: case HEDDLE_OP_LINEAR_GRAD_INPUT: case HEDDLE_OP_LINEAR_GRAD_WEIGHT:
+      if (multiplies_bf16 (op))
+        ok = emit_bf16_linear (c, op, error);
+      else
+        emit_linear (c, op, op->info->code == HEDDLE_OP_LINEAR ? run_linear : op->info->code == HEDDLE_OP_LINEAR_GRAD_INPUT ? run_linear_grad_input : run_linear_grad_weight);
+      break;
     case HEDDLE_OP_CONV_TRANSPOSE2D:
       ok = cpu_emit_conv (c, op, error);
       if (ok && op->n_in > 2)
         cpu_emit_channel_bias (c, op);
       break;
-    case HEDDLE_OP_LINEAR_GRAD_INPUT: emit_linear (c, op, run_linear_grad_input); break;
-    case HEDDLE_OP_LINEAR_GRAD_WEIGHT: emit_linear (c, op, run_linear_grad_weight); break;
     case HEDDLE_OP_SCALER_UPDATE:
       {
         Step *step = cpu_simple (c, op, "scaler", run_scaler_update, &cpu_plain);
@@ -239,8 +303,8 @@ cpu_emit_kernel (CpuCompiler *c, const HeddleOp *op, GError **error)
             step->out[i] = cpu_temp (c->plan, HEDDLE_F32, &op->out[i]->shape, &cpu_plain);
       }
       break;
-    default: ok = cpu_emit_norm (c, op) || cpu_emit_pool (c, op) || cpu_emit_loss (c, op) || cpu_emit_shape (c, op) || cpu_emit_row_norm (c, op) || cpu_emit_embedding (c, op) || cpu_emit_movement (c, op)
-             || cpu_emit_attention (c, op) || cpu_emit_mean_loss (c, op) || cpu_emit_upsample (c, op) || cpu_emit_windows (c, op); break;
+    default: ok = cpu_emit_norm (c, op) || cpu_emit_pool (c, op) || cpu_emit_loss (c, op) || cpu_emit_shape (c, op) || cpu_emit_reduction (c, op) || cpu_emit_row_norm (c, op) || cpu_emit_embedding (c, op)
+             || cpu_emit_movement (c, op) || cpu_emit_attention (c, op) || cpu_emit_mean_loss (c, op) || cpu_emit_upsample (c, op) || cpu_emit_windows (c, op); break;
     }
   if (!ok && !(error && *error))                     /* some have said why */
     g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "%s \"%s\": the cpu backend has no kernel for this operation", op->info->name, op->name);

@@ -22,8 +22,8 @@ cpu_same_bytes (const Layout *a, const Layout *b, const HeddleShape *shape)
   return pixel || cpu_layout_equal (a, b);
 }
 
-static dnnl_data_type_t
-dnnl_type (HeddleDtype dtype)
+dnnl_data_type_t
+cpu_dnnl_type (HeddleDtype dtype)
 {
   dnnl_data_type_t type = dnnl_data_type_undef;
   switch (dtype)
@@ -49,10 +49,10 @@ cpu_layout_md (const CpuDevice *device, const Layout *layout, HeddleDtype dtype,
   if (layout->kind == LAYOUT_WEIGHT)
     {
       *md = layout->md;
-      md->data_type = dnnl_type (dtype);
+      md->data_type = cpu_dnnl_type (dtype);
     }
   else
-    status = dnnl_memory_desc_init_by_tag (md, MAX (shape->rank, 1), dims, dnnl_type (dtype),
+    status = dnnl_memory_desc_init_by_tag (md, MAX (shape->rank, 1), dims, cpu_dnnl_type (dtype),
                                            layout->kind == LAYOUT_PLAIN ? tags[shape->rank] : device->block == 16 ? dnnl_nChw16c : dnnl_nChw8c);
   return status == dnnl_success;
 }

@@ -25,8 +25,7 @@ axis_of (const Step *step)
 #define SUM_BLOCK 4096
 
 /* log sum e^x of contiguous numbers, safe for large x; NaN when one is */
-VECTOR static double
-log_sum (const float *x, gint64 n, float *largest)
+VECTOR (double, log_sum, (const float *x, gint64 n, float *largest), (x, n, largest))
 {
   float top = -INFINITY;
   double sum = 0;
@@ -45,8 +44,7 @@ log_sum (const float *x, gint64 n, float *largest)
   return log (sum);
 }
 
-VECTOR static void
-softmax_row (const float *x, float *restrict y, gint64 n, float top, float log_sum, gboolean logarithm)
+VECTOR (void, softmax_row, (const float *x, float *restrict y, gint64 n, float top, float log_sum, gboolean logarithm), (x, y, n, top, log_sum, logarithm))
 {
   if (logarithm)
     for (gint64 i = 0; i < n; i++)
@@ -94,8 +92,7 @@ run_softmax (CpuPlan *plan, Step *step)
 }
 
 /* y (dy - sum dy y), or dy - e^y sum dy */
-VECTOR static void
-softmax_grad_row (const float *dy, const float *y, float *restrict dx, gint64 n, gboolean logarithm)
+VECTOR (void, softmax_grad_row, (const float *dy, const float *y, float *restrict dx, gint64 n, gboolean logarithm), (dy, y, dx, n, logarithm))
 {
   double sum = 0;
   for (gint64 k = 0; k < n; k += SUM_BLOCK)
@@ -217,8 +214,7 @@ emit_cross_entropy (CpuCompiler *c, const HeddleOp *op)
 }
 
 /* dx = p slope - smooth weight; the label's own share is taken off by the caller */
-VECTOR static void
-probability_slopes (const float *x, float *restrict dx, gint64 n, float top, float log_sum, float slope, float smooth, const float *weights)
+VECTOR (void, probability_slopes, (const float *x, float *restrict dx, gint64 n, float top, float log_sum, float slope, float smooth, const float *weights), (x, dx, n, top, log_sum, slope, smooth, weights))
 {
   if (smooth != 0 && weights)
     for (gint64 c = 0; c < n; c++)

@@ -18,8 +18,7 @@ typedef struct
 typedef double (*Part) (const Terms *terms, gint64 from, gint64 to);
 
 /* (1 - t) x + (1 + (p - 1) t) log (1 + e^-x): TERM may not be read before it is written */
-VECTOR static void
-bce_terms (const float *x, const float *t, const float *p, float *restrict term, gint64 n)
+VECTOR (void, bce_terms, (const float *x, const float *t, const float *p, float *restrict term, gint64 n), (x, t, p, term, n))
 {
   for (gint64 i = 0; i < n; i++)
     {

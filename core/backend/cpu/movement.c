@@ -147,7 +147,7 @@ run_movement (CpuPlan *plan, Step *step)
   else if (m->fill)
     {
       char one[8];
-      heddle_convert (step->out[0].dtype, one, HEDDLE_F32, &m->value, 1);
+      cpu_convert (step->out[0].dtype, one, HEDDLE_F32, &m->value, 1);
       for (gsize i = 0; i < n; i++)
         memcpy (to + i * bytes, one, bytes);
     }

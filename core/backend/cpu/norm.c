@@ -4,6 +4,7 @@
 #include "cpu.h"
 
 #include <math.h>
+#include <omp.h>
 #include <string.h>
 
 #define MAX_LANES 16
@@ -60,34 +61,14 @@ typedef struct
   void (*input)   (const GradientPlane *q, const float *a, const float *b, const float *k);        /* dx = a dy + b x + k */
 } Kernels;
 
-#define W 8
-#define NAME(f) f##_any
-#include "norm-kernel.h"
-#undef NAME
-#ifdef __x86_64__
-#pragma GCC push_options
-#pragma GCC target ("avx2,fma")
-#define NAME(f) f##_avx2
-#include "norm-kernel.h"
-#undef NAME
-#pragma GCC pop_options
-#undef W
-#define W 16
-#pragma GCC push_options
-#pragma GCC target ("avx512f,avx512bw,avx512vl,avx512dq,fma,prefer-vector-width=512")
-#define NAME(f) f##_avx512
-#include "norm-kernel.h"
-#undef NAME
-#pragma GCC pop_options
-#endif
-#undef W
+#define KERNELS "norm-kernel.h"
+#include "each-isa.h"
 
 /* ---- the same for row-major images: one channel, lanes over its pixels (no pooling) ---- */
 
 #define PARTS 16
 
-VECTOR static void
-sum_row (const float *x, gint64 pixels, float *sum)
+VECTOR (void, sum_row, (const float *x, gint64 pixels, float *sum), (x, pixels, sum))
 {
   float s[PARTS] = { 0 }, total = 0;
   gint64 p = 0;
@@ -101,8 +82,7 @@ sum_row (const float *x, gint64 pixels, float *sum)
   *sum = total;
 }
 
-VECTOR static void
-squares_row (const float *x, const float *mean, gint64 pixels, float *sum)
+VECTOR (void, squares_row, (const float *x, const float *mean, gint64 pixels, float *sum), (x, mean, pixels, sum))
 {
   float s[PARTS] = { 0 }, total = 0, m = *mean;
   gint64 p = 0;
@@ -116,8 +96,7 @@ squares_row (const float *x, const float *mean, gint64 pixels, float *sum)
   *sum = total;
 }
 
-VECTOR static void
-apply_row (const Plane *q)
+VECTOR (void, apply_row, (const Plane *q), (q))
 {
   const float *restrict x = q->x, *restrict r = q->residual, a = *q->a, b = *q->b;
   float *restrict y = q->y;
@@ -135,8 +114,7 @@ apply_row (const Plane *q)
     }
 }
 
-VECTOR static void
-sums_row (const GradientPlane *q, const float *mean, float *sum, float *dot)
+VECTOR (void, sums_row, (const GradientPlane *q, const float *mean, float *sum, float *dot), (q, mean, sum, dot))
 {
   float s[PARTS] = { 0 }, d[PARTS] = { 0 }, m = *mean, min = q->bounds.min, max = q->bounds.max;
   const float *dy = q->bounded ? q->masked : q->dy, *x = q->x;
@@ -166,8 +144,7 @@ sums_row (const GradientPlane *q, const float *mean, float *sum, float *dot)
     }
 }
 
-VECTOR static void
-input_row (const GradientPlane *q, const float *fa, const float *fb, const float *fk)
+VECTOR (void, input_row, (const GradientPlane *q, const float *fa, const float *fb, const float *fk), (q, fa, fb, fk))
 {
   const float *dy = q->bounded ? q->masked : q->dy, *x = q->x, a = *fa, b = *fb, k = *fk;
   float *dx = q->dx;
@@ -181,14 +158,47 @@ static const Kernels kernels_row = { 1, sum_row, squares_row, apply_row, sums_ro
 static const Kernels *
 kernels_for (gint lanes)
 {
-  const Kernels *k = lanes == 1 ? &kernels_row : &kernels_any;
-#ifdef __x86_64__
-  if (lanes == 16)
-    k = &kernels_avx512;
-  else if (lanes == 8 && __builtin_cpu_supports ("avx2") && __builtin_cpu_supports ("fma"))
-    k = &kernels_avx2;
-#endif
-  return k;
+  return lanes == 1 ? &kernels_row : CPU_PICK (&kernels);
+}
+
+/* ---- images in 16 bits: converted a plane at a time, while it is in the cache ---- */
+
+typedef struct { char *data; HeddleDtype dtype; } Image;      /* data NULL: none */
+
+#define IMAGE_IN(i) { cpu_pointer (plan, &step->in[i]), step->in[i].dtype }
+#define IMAGE_OUT(i) { cpu_pointer (plan, &step->out[i]), step->out[i].dtype }
+
+/* Where element AT and those behind it are as f32, or are to be made: in the image, or in place NUMBER, of SIZE elements, of SCRATCH */
+static float *
+plane_place (const Image *m, gint64 at, gint64 size, float *scratch, guint number)
+{
+  return !m->data ? NULL : m->dtype == HEDDLE_F32 ? (float *) m->data + at : scratch + number * size;
+}
+
+static const float *
+plane_read (const Image *m, gint64 at, gint64 n, gint64 size, float *scratch, guint number)
+{
+  float *place = plane_place (m, at, size, scratch, number);
+  if (m->data && m->dtype != HEDDLE_F32)
+    cpu_convert (HEDDLE_F32, place, m->dtype, m->data + at * 2, (gsize) n);
+  return place;
+}
+
+static void
+plane_write (const Image *m, gint64 at, gint64 n, const float *plane)
+{
+  if (m->data && m->dtype != HEDDLE_F32)
+    cpu_convert (m->dtype, m->data + at * 2, HEDDLE_F32, plane, (gsize) n);
+}
+
+#define PLANES 5      /* that one thread needs at most */
+
+/* Scratch for planes of X by every thread; nothing when they are f32 */
+static Operand
+plane_scratch (CpuCompiler *c, const HeddleValue *x)
+{
+  HeddleShape shape = heddle_shape ((gint64) c->device->threads * PLANES * heddle_shape_count (&x->shape) / MAX (x->shape.size[0] * x->shape.size[1], 1) * c->device->block);
+  return x->dtype == HEDDLE_F32 ? (Operand) { 0 } : cpu_temp (c->plan, HEDDLE_F32, &shape, &cpu_plain);
 }
 
 /* ---- forward ---- */
@@ -196,8 +206,9 @@ kernels_for (gint lanes)
 typedef struct
 {
   const Kernels *k;
-  const float *x, *scale, *shift, *mean, *variance, *residual;
-  float *y, *batch_mean, *rstd, *new_mean, *new_variance;
+  Image x, residual, y;
+  const float *scale, *shift, *mean, *variance;
+  float *batch_mean, *rstd, *new_mean, *new_variance, *scratch;
   guint8 *index;
   const Bounds *bounds;
   const HeddleBatchNormAttr *attr;
@@ -217,14 +228,14 @@ pooled_at (const View *v, gint64 i, gint64 g)
 
 /* Mean and biased variance of one group over the batch: each image's own, joined by Chan's formula in double, so that one pass over memory is enough. */
 static void
-group_stats (const Forward *f, const View *v, gint64 g, double *mean, double *variance)
+group_stats (const Forward *f, const View *v, gint64 g, float *scratch, double *mean, double *variance)
 {
   double m2[MAX_LANES] = { 0 }, count = 0;
   for (int l = 0; l < v->lanes; l++)
     mean[l] = 0;
   for (gint64 i = 0; i < v->n; i++)
     {
-      const float *x = f->x + plane_at (v, i, g);
+      const float *x = plane_read (&f->x, plane_at (v, i, g), v->pixels * v->lanes, 0, scratch, 0);
       float sum[MAX_LANES], local[MAX_LANES], squares[MAX_LANES];
       f->k->sum (x, v->pixels, sum);
       for (int l = 0; l < v->lanes; l++)
@@ -273,15 +284,19 @@ forward_group (const Forward *f, const View *v, gint64 g)
 {
   double mean[MAX_LANES] = { 0 }, variance[MAX_LANES] = { 0 };
   float a[MAX_LANES], b[MAX_LANES];
+  gint64 n = v->pixels * v->lanes, made = f->index ? (v->h / 2) * (v->w / 2) * v->lanes : n;
+  float *scratch = f->scratch ? f->scratch + omp_get_thread_num () * PLANES * n : NULL;
   if (f->attr->training)
-    group_stats (f, v, g, mean, variance);
+    group_stats (f, v, g, scratch, mean, variance);
   for (int l = 0; l < v->lanes; l++)
     forward_channel (f, g * v->lanes + l, mean[l], variance[l], (double) (v->n * v->pixels), &a[l], &b[l]);
-  for (gint64 i = 0; f->y && i < v->n; i++)
+  for (gint64 i = 0; f->y.data && i < v->n; i++)
     {
       gint64 at = plane_at (v, i, g), out = f->index ? pooled_at (v, i, g) : at;
-      Plane q = { f->x + at, a, b, f->residual ? f->residual + at : NULL, f->y + out, f->index ? f->index + out : NULL, f->bounds, v->pixels, v->h, v->w };
+      Plane q = { plane_read (&f->x, at, n, n, scratch, 0), a, b, plane_read (&f->residual, at, n, n, scratch, 1), plane_place (&f->y, out, n, scratch, 2), f->index ? f->index + out : NULL, f->bounds,
+                  v->pixels, v->h, v->w };
       f->k->apply (&q);
+      plane_write (&f->y, out, made, q.y);
     }
 }
 
@@ -305,7 +320,8 @@ run_batch_norm (CpuPlan *plan, Step *step)
   View v = view_of (plan, &step->in[0]);
   Bounds bounds;
   gboolean bounded = bounds_of (step->data, &bounds);
-  Forward f = { kernels_for (v.lanes), IN (0), IN (1), IN (2), IN (3), IN (4), IN (5), OUT (0), OUT (1), OUT (2), OUT (3), OUT (4), OUT (5), bounded ? &bounds : NULL, step->op->attr };
+  Forward f = { kernels_for (v.lanes), IMAGE_IN (0), IMAGE_IN (5), IMAGE_OUT (0), IN (1), IN (2), IN (3), IN (4), OUT (1), OUT (2), OUT (3), OUT (4), IN (6), OUT (5), bounded ? &bounds : NULL,
+                step->op->attr };
 #pragma omp parallel for schedule(dynamic, 1) if (v.n * v.groups * v.pixels * v.lanes >= PARALLEL_MIN)
   for (gint64 g = 0; g < v.groups; g++)
     forward_group (&f, &v, g);
@@ -316,19 +332,26 @@ run_batch_norm (CpuPlan *plan, Step *step)
 typedef struct
 {
   const Kernels *k;
-  const float *dy, *x, *scale, *mean, *rstd, *bounded;
-  float *dx, *dscale, *dshift, *masked;
+  Image dy, x, bounded, dx, masked;
+  const float *scale, *mean, *rstd;
+  float *dscale, *dshift, *scratch;
   const guint8 *index;
   Bounds bounds;
   gboolean training;
 } Backward;
 
+/* FIRST: the sums, which also leave dy in "masked" after it has passed through relu or clamp; then dx is made. */
 static GradientPlane
-gradient_plane (const Backward *f, const View *v, gint64 i, gint64 g)
+gradient_plane (const Backward *f, const View *v, gint64 i, gint64 g, float *scratch, gboolean first)
 {
-  gint64 at = plane_at (v, i, g), in = f->index ? pooled_at (v, i, g) : at;
-  return (GradientPlane) { f->dy + in, f->x + at, f->bounded ? f->bounded + at : NULL, f->bounds, f->masked ? f->masked + at : NULL, f->index ? f->index + in : NULL,
-                           f->dx ? f->dx + at : NULL, v->pixels, v->h, v->w };
+  gint64 at = plane_at (v, i, g), in = f->index ? pooled_at (v, i, g) : at, n = v->pixels * v->lanes, given = f->index ? (v->h / 2) * (v->w / 2) * v->lanes : n;
+  GradientPlane q = { .bounds = f->bounds, .index = f->index ? f->index + in : NULL, .pixels = v->pixels, .h = v->h, .w = v->w };
+  q.x = plane_read (&f->x, at, n, n, scratch, 0);
+  q.bounded = first ? plane_read (&f->bounded, at, n, n, scratch, 1) : plane_place (&f->bounded, at, n, scratch, 1);
+  q.masked = first ? plane_place (&f->masked, at, n, scratch, 2) : (float *) plane_read (&f->masked, at, n, n, scratch, 2);
+  q.dy = first || !q.bounded ? plane_read (&f->dy, in, given, n, scratch, 3) : NULL;
+  q.dx = plane_place (&f->dx, at, n, scratch, 4);
+  return q;
 }
 
 static void
@@ -336,11 +359,14 @@ backward_group (const Backward *f, const View *v, gint64 g)
 {
   double sum[MAX_LANES] = { 0 }, dot[MAX_LANES] = { 0 }, count = (double) (v->n * v->pixels);
   float a[MAX_LANES], b[MAX_LANES], k[MAX_LANES];
+  gint64 n = v->pixels * v->lanes;
+  float *scratch = f->scratch ? f->scratch + omp_get_thread_num () * PLANES * n : NULL;
   for (gint64 i = 0; i < v->n; i++)
     {
-      GradientPlane q = gradient_plane (f, v, i, g);
+      GradientPlane q = gradient_plane (f, v, i, g, scratch, TRUE);
       float s[MAX_LANES], d[MAX_LANES];
       f->k->sums (&q, f->mean + g * v->lanes, s, d);
+      plane_write (&f->masked, plane_at (v, i, g), n, q.masked);
       for (int l = 0; l < v->lanes; l++)
         {
           sum[l] += s[l];
@@ -359,10 +385,11 @@ backward_group (const Backward *f, const View *v, gint64 g)
       if (f->dshift)
         f->dshift[c] = (float) sum[l];
     }
-  for (gint64 i = 0; f->dx && i < v->n; i++)
+  for (gint64 i = 0; f->dx.data && i < v->n; i++)
     {
-      GradientPlane q = gradient_plane (f, v, i, g);
+      GradientPlane q = gradient_plane (f, v, i, g, scratch, FALSE);
       f->k->input (&q, a, b, k);
+      plane_write (&f->dx, plane_at (v, i, g), n, q.dx);
     }
 }
 
@@ -373,7 +400,7 @@ run_batch_norm_grad (CpuPlan *plan, Step *step)
   Bounds bounds;
   bounds_of (step->data, &bounds);
   View v = view_of (plan, &step->in[1]);
-  Backward f = { kernels_for (v.lanes), IN (0), IN (1), IN (2), IN (3), IN (4), IN (5), OUT (0), OUT (1), OUT (2), OUT (3), IN (6), bounds,
+  Backward f = { kernels_for (v.lanes), IMAGE_IN (0), IMAGE_IN (1), IMAGE_IN (5), IMAGE_OUT (0), IMAGE_OUT (3), IN (2), IN (3), IN (4), OUT (1), OUT (2), IN (7), IN (6), bounds,
                  ((const HeddleBatchNormAttr *) step->op->attr)->training };
 #pragma omp parallel for schedule(dynamic, 1) if (v.n * v.groups * v.pixels * v.lanes >= PARALLEL_MIN)
   for (gint64 g = 0; g < v.groups; g++)
@@ -395,7 +422,7 @@ static Tail
 find_tail (const CpuCompiler *c, const HeddleOp *op)
 {
   Tail t = { .y = op->out[0] };
-  const HeddleOp *next = op->out[0]->dtype == HEDDLE_F32 ? cpu_only_user (c, op->out[0]) : NULL;
+  const HeddleOp *next = cpu_only_user (c, op->out[0]);
   if (is_code (next, HEDDLE_OP_ADD) && next->in[0] != next->in[1])
     {
       const HeddleValue *other = next->in[next->in[0] == t.y ? 1 : 0];
@@ -430,7 +457,7 @@ tail_name (const Tail *t)
   return names[t->add ? 1 : t->pool ? 2 : 0][!t->bound ? 0 : is_code (t->bound, HEDDLE_OP_RELU) ? 1 : 2];
 }
 
-/* in: x, scale, shift, mean, variance, [residual]; out: y, batch mean, rstd, new mean, new variance, [places of maxima] */
+/* in: x, scale, shift, mean, variance, [residual], [scratch]; out: y, batch mean, rstd, new mean, new variance, [places of maxima] */
 static void
 emit_forward (CpuCompiler *c, const HeddleOp *op)
 {
@@ -438,21 +465,23 @@ emit_forward (CpuCompiler *c, const HeddleOp *op)
   Tail t = find_tail (c, op);
   Operand in[STEP_OPERANDS] = { 0 }, out[STEP_OPERANDS] = { 0 };
   for (guint i = 0; i < 5; i++)
-    in[i] = cpu_form (c, op->in[i], HEDDLE_F32, i == 0 && op->in[0]->shape.rank == 4 ? layout : &cpu_plain);
+    in[i] = cpu_form (c, op->in[i], i == 0 ? op->in[0]->dtype : HEDDLE_F32, i == 0 && op->in[0]->shape.rank == 4 ? layout : &cpu_plain);
   if (t.residual)
-    in[5] = cpu_form (c, t.residual, HEDDLE_F32, in[0].layout);
+    in[5] = cpu_form (c, t.residual, t.residual->dtype, in[0].layout);
+  in[6] = plane_scratch (c, op->in[0]);
   for (guint i = 0; i < 5; i++)
     {
       const HeddleValue *v = i == 0 ? t.y : op->out[i];
       if (v->n_uses)
-        out[i] = cpu_target (c, v, HEDDLE_F32, i == 0 ? in[0].layout : &cpu_plain);
+        out[i] = cpu_target (c, v, i == 0 ? v->dtype : HEDDLE_F32, i == 0 ? in[0].layout : &cpu_plain);
     }
   if (t.pool)
     out[5] = cpu_target (c, t.pool->out[1], HEDDLE_U8, in[0].layout);
   Step *step = cpu_step_new (c->plan, op, tail_name (&t), run_batch_norm);
   memcpy (step->in, in, sizeof in);
   memcpy (step->out, out, sizeof out);
-  step->n_in = step->n_out = 6;
+  step->n_in = 7;
+  step->n_out = 6;
   step->data = (gpointer) t.bound;
   for (guint i = 0; i < 6; i++)
     if (out[i].where)
@@ -463,7 +492,7 @@ emit_forward (CpuCompiler *c, const HeddleOp *op)
       cpu_mark_done (c, joined[i]);
 }
 
-/* in: dy, x, scale, mean, rstd, [y of relu or clamp], [places of maxima]; out: dx, dscale, dshift, [the gradient after that] */
+/* in: dy, x, scale, mean, rstd, [y of relu or clamp], [places of maxima], [scratch]; out: dx, dscale, dshift, [the gradient after that] */
 static void
 emit_backward (CpuCompiler *c, const HeddleOp *op)
 {
@@ -471,22 +500,24 @@ emit_backward (CpuCompiler *c, const HeddleOp *op)
   const HeddleOp *before = cpu_left_out (c, op->in[0]);
   gboolean pooled = is_code (before, HEDDLE_OP_MAX_POOL_GRAD), masked = before && !pooled, elsewhere = masked && op->in[0]->n_uses > 1;
   Operand in[STEP_OPERANDS] = { 0 }, out[STEP_OPERANDS] = { 0 };
-  in[0] = cpu_form (c, before ? before->in[0] : op->in[0], HEDDLE_F32, layout);
+  const HeddleValue *dy = before ? before->in[0] : op->in[0];
+  in[0] = cpu_form (c, dy, dy->dtype, layout);
   for (guint i = 1; i < 5; i++)
-    in[i] = cpu_form (c, op->in[i], HEDDLE_F32, i == 1 ? layout : &cpu_plain);
+    in[i] = cpu_form (c, op->in[i], i == 1 ? op->in[1]->dtype : HEDDLE_F32, i == 1 ? layout : &cpu_plain);
   if (masked)
-    in[5] = cpu_form (c, before->in[1], HEDDLE_F32, layout);
+    in[5] = cpu_form (c, before->in[1], before->in[1]->dtype, layout);
   if (pooled)
     in[6] = cpu_form (c, before->in[1], HEDDLE_U8, layout);
   for (guint i = 0; i < 3; i++)
     if (op->out[i]->n_uses)
-      out[i] = cpu_target (c, op->out[i], HEDDLE_F32, i == 0 ? layout : &cpu_plain);
+      out[i] = cpu_target (c, op->out[i], i == 0 ? op->out[0]->dtype : HEDDLE_F32, i == 0 ? layout : &cpu_plain);
   if (masked)
-    out[3] = elsewhere || !out[0].where ? cpu_target (c, op->in[0], HEDDLE_F32, layout) : out[0];
+    out[3] = elsewhere || !out[0].where ? cpu_target (c, op->in[0], op->in[0]->dtype, layout) : out[0];
+  in[7] = plane_scratch (c, op->in[1]);
   Step *step = cpu_step_new (c->plan, op, pooled ? "batch norm, pooled" : !masked ? "batch norm" : is_code (before, HEDDLE_OP_RELU_GRAD) ? "batch norm, relu" : "batch norm, clamp", run_batch_norm_grad);
   memcpy (step->in, in, sizeof in);
   memcpy (step->out, out, sizeof out);
-  step->n_in = 7;
+  step->n_in = 8;
   step->n_out = 4;
   if (!pooled && out[3].where == IN_NONE)
     cpu_may_share (c->plan, &in[0], &out[0]);
@@ -506,7 +537,7 @@ cpu_norm_takes (CpuCompiler *c, const HeddleOp *op)
   const GPtrArray *users = c->users[d->id];
   const HeddleOp *norm = users && users->len ? users->pdata[0] : NULL;
   gboolean bound = op->info->code != HEDDLE_OP_MAX_POOL_GRAD;
-  gboolean ok = c->device->flags.fusion && is_code (norm, HEDDLE_OP_BATCH_NORM_GRAD) && norm->in[0] == d && norm->in[1] != d && d->dtype == HEDDLE_F32 && !c->forward[d->id];
+  gboolean ok = c->device->flags.fusion && is_code (norm, HEDDLE_OP_BATCH_NORM_GRAD) && norm->in[0] == d && norm->in[1] != d && !c->forward[d->id];
   if (ok && bound)
     ok = users->len == d->n_uses && heddle_shape_equal (&op->in[0]->shape, &d->shape);
   else if (ok)

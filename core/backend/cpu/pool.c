@@ -71,8 +71,7 @@ max_plane (const Pool *p, const float *x, float *restrict y, guint8 *restrict in
 }
 
 /* The usual case: 2 x 2 windows side by side in a row-major image. */
-VECTOR static void
-max_plane_2x2 (const Pool *p, const float *x, float *restrict y, guint8 *restrict index)
+VECTOR (void, max_plane_2x2, (const Pool *p, const float *x, float *restrict y, guint8 *restrict index), (p, x, y, index))
 {
   for (gint64 i = 0; i < p->oh; i++)
     {
@@ -90,9 +89,9 @@ max_plane_2x2 (const Pool *p, const float *x, float *restrict y, guint8 *restric
     }
 }
 
-VECTOR static void max_1 (const Pool *p, const float *x, float *y, guint8 *index) { max_plane (p, x, y, index, 1); }
-VECTOR static void max_8 (const Pool *p, const float *x, float *y, guint8 *index) { max_plane (p, x, y, index, 8); }
-VECTOR static void max_16 (const Pool *p, const float *x, float *y, guint8 *index) { max_plane (p, x, y, index, 16); }
+VECTOR (void, max_1, (const Pool *p, const float *x, float *y, guint8 *index), (p, x, y, index)) { max_plane (p, x, y, index, 1); }
+VECTOR (void, max_8, (const Pool *p, const float *x, float *y, guint8 *index), (p, x, y, index)) { max_plane (p, x, y, index, 8); }
+VECTOR (void, max_16, (const Pool *p, const float *x, float *y, guint8 *index), (p, x, y, index)) { max_plane (p, x, y, index, 16); }
 
 gboolean
 cpu_pool_is_2x2 (const HeddlePoolAttr *a)
@@ -154,8 +153,7 @@ max_grad_2x2 (const Pool *p, const float *dy, const guint8 *index, float *restri
       }
 }
 
-VECTOR static void
-max_grad (const Pool *p, const float *dy, const guint8 *index, float *dx, int lanes)
+VECTOR (void, max_grad, (const Pool *p, const float *dy, const guint8 *index, float *dx, int lanes), (p, dy, index, dx, lanes))
 {
   if (cpu_pool_is_2x2 (p->a))
     switch (lanes)
@@ -191,8 +189,7 @@ share (const Pool *p, const Window *w)
   return 1.0f / (float) (p->a->exclude_padding ? MAX (inside, 1) : p->a->kernel[0] * p->a->kernel[1]);
 }
 
-VECTOR static void
-avg_plane (const Pool *p, const float *x, float *restrict y, int lanes)
+VECTOR (void, avg_plane, (const Pool *p, const float *x, float *restrict y, int lanes), (p, x, y, lanes))
 {
   for (gint64 i = 0; i < p->oh; i++)
     for (gint64 j = 0; j < p->ow; j++)
@@ -221,8 +218,7 @@ run_avg_pool (CpuPlan *plan, Step *step)
     avg_plane (&p, x + k * in, y + k * out, lanes);
 }
 
-VECTOR static void
-avg_grad_plane (const Pool *p, const float *dy, float *restrict dx, int lanes)
+VECTOR (void, avg_grad_plane, (const Pool *p, const float *dy, float *restrict dx, int lanes), (p, dy, dx, lanes))
 {
   memset (dx, 0, (gsize) (p->h * p->w * lanes) * sizeof (float));
   for (gint64 i = 0; i < p->oh; i++)

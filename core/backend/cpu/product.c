@@ -7,27 +7,8 @@
 /* c (m, n) = factor a b (+ c): a's element (i, k) at i ai + k ak; b (k, n) with ldb floats a row, of which whole tiles of columns can be read. */
 typedef struct { gint64 m, n, k, ai, ak, ldb, ldc; const float *a, *b; float *c, factor; gboolean add; } Product;
 
-#define W 8
-#define NAME(f) f##_any
-#include "product-kernel.h"
-#undef NAME
-#ifdef __x86_64__
-#pragma GCC push_options
-#pragma GCC target ("avx2,fma")
-#define NAME(f) f##_avx2
-#include "product-kernel.h"
-#undef NAME
-#pragma GCC pop_options
-#undef W
-#define W 16
-#pragma GCC push_options
-#pragma GCC target ("avx512f,avx512bw,avx512vl,avx512dq,fma,prefer-vector-width=512")
-#define NAME(f) f##_avx512
-#include "product-kernel.h"
-#undef NAME
-#pragma GCC pop_options
-#endif
-#undef W
+#define KERNELS "product-kernel.h"
+#include "each-isa.h"
 
 typedef float Four __attribute__ ((vector_size (16), aligned (4)));
 typedef gint32 Pick __attribute__ ((vector_size (16)));
@@ -55,6 +36,14 @@ transpose (const float *x, gint64 ldx, gint64 n, gint64 k, float *y, gint64 pitc
       y[j * pitch + i] = x[i * ldx + j];
 }
 
+void
+cpu_product_transpose (const float *x, gint64 ldx, gint64 n, gint64 k, float *y, gint64 pitch)
+{
+  transpose (x, ldx, n, k, y, pitch);
+  for (gint64 j = 0; j < k && pitch > n; j++)
+    memset (y + j * pitch + n, 0, (gsize) (pitch - n) * sizeof (float));
+}
+
 gint64
 cpu_product_pitch (gint64 n)
 {
@@ -62,7 +51,7 @@ cpu_product_pitch (gint64 n)
 }
 
 void
-cpu_product (gint lanes, gboolean ta, gboolean tb, gint64 m, gint64 n, gint64 k, float factor, const float *a, gint64 lda, const float *b, gint64 ldb,
+cpu_product (gboolean ta, gboolean tb, gint64 m, gint64 n, gint64 k, float factor, const float *a, gint64 lda, const float *b, gint64 ldb,
              gboolean add, float *c, gint64 ldc, float *packed)
 {
   gint64 pitch = cpu_product_pitch (n);
@@ -70,20 +59,14 @@ cpu_product (gint lanes, gboolean ta, gboolean tb, gint64 m, gint64 n, gint64 k,
   if (tb || n % CPU_PRODUCT_COLUMNS)
     {
       if (tb)
-        transpose (b, ldb, n, k, packed, pitch);
+        cpu_product_transpose (b, ldb, n, k, packed, pitch);
       for (gint64 j = 0; j < k && !tb; j++)
-        memcpy (packed + j * pitch, b + j * ldb, (gsize) n * sizeof (float));
-      for (gint64 j = 0; j < k && pitch > n; j++)
-        memset (packed + j * pitch + n, 0, (gsize) (pitch - n) * sizeof (float));
+        {
+          memcpy (packed + j * pitch, b + j * ldb, (gsize) n * sizeof (float));
+          memset (packed + j * pitch + n, 0, (gsize) (pitch - n) * sizeof (float));
+        }
       g.b = packed;
       g.ldb = pitch;
     }
-#ifdef __x86_64__
-  if (lanes == 16)
-    product_avx512 (&g);
-  else if (__builtin_cpu_supports ("avx2") && __builtin_cpu_supports ("fma"))
-    product_avx2 (&g);
-  else
-#endif
-    product_any (&g);
+  CPU_PICK (product) (&g);
 }

@@ -12,8 +12,7 @@
 
 /* ---- sums over one row ---- */
 
-VECTOR static void
-row_moments (const float *x, gint64 n, gboolean centred, double *mean, double *square)
+VECTOR (void, row_moments, (const float *x, gint64 n, gboolean centred, double *mean, double *square), (x, n, centred, mean, square))
 {
   double sum = 0, squares = 0;
   for (gint64 k = 0; centred && k < n; k += BLOCK)
@@ -39,8 +38,7 @@ row_moments (const float *x, gint64 n, gboolean centred, double *mean, double *s
 }
 
 /* sum of dy s and of dy s (x - m); S may be NULL */
-VECTOR static void
-row_dots (const float *dy, const float *x, const float *scale, gint64 n, float m, double *sum, double *dot)
+VECTOR (void, row_dots, (const float *dy, const float *x, const float *scale, gint64 n, float m, double *sum, double *dot), (dy, x, scale, n, m, sum, dot))
 {
   *sum = *dot = 0;
   for (gint64 k = 0; k < n; k += BLOCK)
@@ -73,8 +71,15 @@ row_dots (const float *dy, const float *x, const float *scale, gint64 n, float m
 
 /* ---- rows: layer and RMS norm ---- */
 
-VECTOR static void
-scale_row (const float *x, float *restrict y, gint64 n, float m, float r, const float *scale, const float *shift)
+/* x = a + b; x may be one of them */
+VECTOR (void, add_rows, (const float *a, const float *b, float *x, gint64 n), (a, b, x, n))
+{
+#pragma GCC ivdep
+  for (gint64 i = 0; i < n; i++)
+    x[i] = a[i] + b[i];
+}
+
+VECTOR (void, scale_row, (const float *x, float *restrict y, gint64 n, float m, float r, const float *scale, const float *shift), (x, y, n, m, r, scale, shift))
 {
   if (scale && shift)
     for (gint64 i = 0; i < n; i++)
@@ -87,18 +92,24 @@ scale_row (const float *x, float *restrict y, gint64 n, float m, float r, const 
       y[i] = (x[i] - m) * r;
 }
 
+/* Joined with the sum before: in[TERMS] and the next are what x is the sum of, out[SUM] is x. */
+#define TERMS 3
+#define SUM 3
+
 static void
 run_forward (CpuPlan *plan, Step *step)
 {
   double eps = ((const HeddleLayerNormAttr *) step->op->attr)->eps;
   gboolean centred = step->op->info->code == HEDDLE_OP_LAYER_NORM;
-  gint64 rows = heddle_shape_count (&step->op->out[1]->shape), n = heddle_shape_count (&step->in[0].shape) / MAX (rows, 1);
-  const float *x = IN (0), *scale = step->n_in > 1 ? IN (1) : NULL, *shift = step->n_in > 2 ? IN (2) : NULL;
-  float *y = OUT (0), *means = centred ? OUT (1) : NULL, *rstds = centred ? OUT (2) : OUT (1);
+  gint64 rows = heddle_shape_count (&step->op->out[1]->shape), n = heddle_shape_count (&step->op->in[0]->shape) / MAX (rows, 1);
+  float *sum = OUT (SUM), *y = OUT (0), *means = centred ? OUT (1) : NULL, *rstds = centred ? OUT (2) : OUT (1);
+  const float *a = IN (TERMS), *b = IN (TERMS + 1), *x = sum ? sum : IN (0), *scale = IN (1), *shift = IN (2);
 #pragma omp parallel for schedule(static) if (rows * n >= PARALLEL_MIN)
   for (gint64 i = 0; i < rows; i++)
     {
       double mean, square;
+      if (sum)
+        add_rows (a + i * n, b + i * n, sum + i * n, n);
       row_moments (x + i * n, n, centred, &mean, &square);
       double r = 1 / sqrt (MAX (square, 0) + eps);
       if (!(square == square))
@@ -112,28 +123,37 @@ run_forward (CpuPlan *plan, Step *step)
     }
 }
 
-typedef struct { const float *dy, *x, *mean, *rstd, *scale; float *dx; gint64 n; } Rows;
+typedef struct { const float *dy, *x, *mean, *rstd, *scale, *other; float *dx; gint64 n; } Rows;
 
-/* dx = r (g - mean g - xhat mean (g xhat)), g = dy scale; without the middle term in RMS norm */
-VECTOR static void
-grad_row (const Rows *rows, gint64 i)
+/* Nothing is read after it was written: the operands lie apart or are one. */
+#define GRAD_ROW(expression) \
+  { \
+    _Pragma ("GCC ivdep") \
+    for (gint64 j = 0; j < n; j++) \
+      dx[j] = (expression); \
+  }
+
+/* dx = r (g - mean g - xhat mean (g xhat)), g = dy scale; without the middle term in RMS norm; plus OTHER, which may be DX */
+VECTOR (void, grad_row, (const Rows *rows, gint64 i), (rows, i))
 {
   gint64 n = rows->n;
   const float *dy = rows->dy + i * n, *x = rows->x + i * n, *scale = rows->scale;
-  float *restrict dx = rows->dx + i * n, m = rows->mean ? rows->mean[i] : 0, r = rows->rstd[i];
+  const float *other = rows->other ? rows->other + i * n : NULL;
+  float *dx = rows->dx + i * n, m = rows->mean ? rows->mean[i] : 0, r = rows->rstd[i];
   double sum, dot;
   row_dots (dy, x, scale, n, m, &sum, &dot);
   float a = rows->mean ? (float) (-sum / (double) n * r) : 0, c = (float) (-dot / (double) n * r * r * r);
-  if (scale)
-    for (gint64 j = 0; j < n; j++)
-      dx[j] = dy[j] * scale[j] * r + ((x[j] - m) * c + a);
+  if (scale && other)
+    GRAD_ROW (dy[j] * scale[j] * r + ((x[j] - m) * c + a) + other[j])
+  else if (scale)
+    GRAD_ROW (dy[j] * scale[j] * r + ((x[j] - m) * c + a))
+  else if (other)
+    GRAD_ROW (dy[j] * r + ((x[j] - m) * c + a) + other[j])
   else
-    for (gint64 j = 0; j < n; j++)
-      dx[j] = dy[j] * r + ((x[j] - m) * c + a);
+    GRAD_ROW (dy[j] * r + ((x[j] - m) * c + a))
 }
 
-VECTOR static void
-add_parameter_row (const Rows *rows, gint64 i, float *restrict dscale, float *restrict dshift)
+VECTOR (void, add_parameter_row, (const Rows *rows, gint64 i, float *restrict dscale, float *restrict dshift), (rows, i, dscale, dshift))
 {
   gint64 n = rows->n;
   const float *dy = rows->dy + i * n, *x = rows->x + i * n;
@@ -151,8 +171,7 @@ parts_of (gint64 rows)
   return CLAMP (rows / PART_ROWS, 1, MAX_PARTS);
 }
 
-VECTOR static void
-join_parts (const float *parts, gint64 n_parts, gint64 pitch, gint64 n, float *restrict sum)
+VECTOR (void, join_parts, (const float *parts, gint64 n_parts, gint64 pitch, gint64 n, float *restrict sum), (parts, n_parts, pitch, n, sum))
 {
   memset (sum, 0, (gsize) n * sizeof (float));
   for (gint64 p = 0; p < n_parts; p++)
@@ -166,7 +185,7 @@ run_backward (CpuPlan *plan, Step *step)
   gboolean centred = step->op->info->code == HEDDLE_OP_LAYER_NORM_GRAD;
   guint at = centred ? 3 : 2, n_op = step->op->n_in;
   gint64 count = heddle_shape_count (&step->in[at].shape), n = heddle_shape_count (&step->in[0].shape) / MAX (count, 1), parts = parts_of (count);
-  Rows rows = { IN (0), IN (1), centred ? IN (2) : NULL, IN (at), n_op > at + 1 ? IN (at + 1) : NULL, OUT (0), n };
+  Rows rows = { IN (0), IN (1), centred ? IN (2) : NULL, IN (at), n_op > at + 1 ? IN (at + 1) : NULL, IN (n_op + 1), OUT (0), n };
   float *dscale = OUT (1), *dshift = centred ? OUT (2) : NULL, *sums = IN (n_op);     /* (parts, 2, n) */
 #pragma omp parallel for schedule(static) if (count * n >= PARALLEL_MIN)
   for (gint64 p = 0; p < parts; p++)
@@ -175,10 +194,10 @@ run_backward (CpuPlan *plan, Step *step)
       memset (part, 0, (gsize) (2 * n) * sizeof (float));
       for (gint64 i = p * count / parts; i < (p + 1) * count / parts; i++)
         {
-          if (rows.dx)
-            grad_row (&rows, i);
           if (dscale || dshift)
             add_parameter_row (&rows, i, part, part + n);
+          if (rows.dx)
+            grad_row (&rows, i);              /* last: dx may take the place of the row */
         }
     }
   if (dscale)
@@ -265,13 +284,83 @@ run_group_backward (CpuPlan *plan, Step *step)
 }
 
 /* A step with scratch of COUNT floats behind its inputs. */
-static void
+static Step *
 emit_backward (CpuCompiler *c, const HeddleOp *op, StepRun run, gint64 count)
 {
   HeddleShape shape = heddle_shape (count);
   Operand scratch = cpu_temp (c->plan, HEDDLE_F32, &shape, &cpu_plain);
   Step *step = cpu_simple (c, op, op->info->name, run, &cpu_plain);
   step->in[step->n_in++] = scratch;
+  return step;
+}
+
+/* ---- joined with the sums around them in a residual network ---- */
+
+static gboolean
+is_sum (const HeddleOp *op)
+{
+  return op->info->code == HEDDLE_OP_ADD && op->out[0]->dtype == HEDDLE_F32 && op->in[0] != op->in[1] && heddle_shape_equal (&op->in[0]->shape, &op->in[1]->shape);
+}
+
+static gboolean
+is_there (const CpuCompiler *c, const HeddleValue *v)
+{
+  return v->kind == HEDDLE_VALUE_TEMP && v->dtype == HEDDLE_F32 && c->forms[v->id] != NULL;
+}
+
+/* The sum of dx and a tensor that is there already, if that is all that dx is for, or NULL */
+static const HeddleOp *
+sum_behind (const CpuCompiler *c, const HeddleOp *op, const HeddleValue **other)
+{
+  const HeddleOp *sum = cpu_only_user (c, op->out[0]);
+  gboolean ok = sum && is_sum (sum) && op->out[0]->dtype == HEDDLE_F32;
+  *other = ok ? sum->in[sum->in[0] == op->out[0]] : NULL;
+  return ok && is_there (c, *other) && !c->forward[sum->out[0]->id] ? sum : NULL;
+}
+
+gboolean
+cpu_emit_sum_norm (CpuCompiler *c, const HeddleOp *sum)
+{
+  const GPtrArray *ops = c->plan->program->ops;
+  const HeddleOp *op = sum->id + 1 < ops->len ? ops->pdata[sum->id + 1] : NULL;
+  const HeddleValue *x = sum->out[0];
+  gboolean norm = op && (op->info->code == HEDDLE_OP_LAYER_NORM || op->info->code == HEDDLE_OP_RMS_NORM) && op->in[0] == x && !c->done[op->id];
+  gboolean ok = c->device->flags.fusion && norm && is_sum (sum) && is_there (c, sum->in[0]) && is_there (c, sum->in[1]) && !c->forward[x->id];
+  if (ok)
+    {
+      Operand terms[] = { cpu_form (c, sum->in[0], HEDDLE_F32, &cpu_plain), cpu_form (c, sum->in[1], HEDDLE_F32, &cpu_plain) }, to = cpu_target (c, x, HEDDLE_F32, &cpu_plain);
+      cpu_made_as (c, x, to);
+      Step *step = cpu_simple (c, op, op->info->code == HEDDLE_OP_LAYER_NORM ? "add+layer_norm" : "add+rms_norm", run_forward, &cpu_plain);
+      step->in[0] = (Operand) { 0 };           /* x is made here */
+      memcpy (step->in + TERMS, terms, sizeof terms);
+      step->n_in = TERMS + G_N_ELEMENTS (terms);
+      step->out[SUM] = to;
+      step->n_out = SUM + 1;
+      cpu_may_share (c->plan, &terms[0], &to);
+      cpu_may_share (c->plan, &terms[1], &to);
+      cpu_mark_done (c, op);
+    }
+  return ok;
+}
+
+static void
+emit_gradient (CpuCompiler *c, const HeddleOp *op)
+{
+  gint64 rows = heddle_shape_count (&op->in[2]->shape), n = heddle_shape_count (&op->in[1]->shape) / MAX (rows, 1);
+  const HeddleValue *other;
+  const HeddleOp *sum = sum_behind (c, op, &other);
+  Operand dx = sum ? cpu_target (c, sum->out[0], HEDDLE_F32, &cpu_plain) : (Operand) { 0 }, term = sum ? cpu_form (c, other, HEDDLE_F32, &cpu_plain) : (Operand) { 0 };
+  Step *step = emit_backward (c, op, run_backward, parts_of (rows) * 2 * n);
+  if (sum)
+    {
+      step->what = op->info->code == HEDDLE_OP_LAYER_NORM_GRAD ? "layer_norm_grad+add" : "rms_norm_grad+add";
+      step->in[step->n_in++] = term;
+      step->out[0] = dx;
+      g_clear_pointer (&c->forms[op->out[0]->id], g_array_unref);
+      cpu_may_share (c->plan, &term, &dx);
+      cpu_made_as (c, sum->out[0], dx);
+      cpu_mark_done (c, sum);
+    }
 }
 
 gboolean
@@ -281,12 +370,7 @@ cpu_emit_row_norm (CpuCompiler *c, const HeddleOp *op)
   switch (op->info->code)
     {
     case HEDDLE_OP_LAYER_NORM: case HEDDLE_OP_RMS_NORM: cpu_simple (c, op, op->info->name, run_forward, &cpu_plain); break;
-    case HEDDLE_OP_LAYER_NORM_GRAD: case HEDDLE_OP_RMS_NORM_GRAD:
-      {
-        gint64 rows = heddle_shape_count (&op->in[2]->shape), n = heddle_shape_count (&op->in[1]->shape) / MAX (rows, 1);
-        emit_backward (c, op, run_backward, parts_of (rows) * 2 * n);
-      }
-      break;
+    case HEDDLE_OP_LAYER_NORM_GRAD: case HEDDLE_OP_RMS_NORM_GRAD: emit_gradient (c, op); break;
     case HEDDLE_OP_GROUP_NORM: cpu_simple (c, op, op->info->name, run_group_forward, &cpu_plain); break;
     case HEDDLE_OP_GROUP_NORM_GRAD: emit_backward (c, op, run_group_backward, op->in[1]->shape.size[0] * op->in[1]->shape.size[1] * 4); break;
     default: ok = FALSE; break;

@@ -2,8 +2,7 @@
  * Must not know how that was computed. */
 #include "cpu.h"
 
-VECTOR static void
-add_rows (float *restrict y, const float *bias, gint64 pixels, gint lanes)
+VECTOR (void, add_rows, (float *restrict y, const float *bias, gint64 pixels, gint lanes), (y, bias, pixels, lanes))
 {
   for (gint64 i = 0; i < pixels; i++)
     for (gint l = 0; l < lanes; l++)
@@ -24,12 +23,20 @@ run_channel_bias (CpuPlan *plan, Step *step)
     add_rows (y + k * pixels * lanes, bias + k % blocks * lanes, pixels, lanes);
 }
 
+/* A 16-bit result is rounded twice: by the convolution, and once more after this. */
 void
 cpu_emit_channel_bias (CpuCompiler *c, const HeddleOp *op)
 {
-  Operand y = *cpu_made (c, op->out[0]), bias = cpu_form (c, op->in[2], HEDDLE_F32, &cpu_plain);
+  Operand made = *cpu_made (c, op->out[0]), bias = cpu_form (c, op->in[2], HEDDLE_F32, &cpu_plain), y = made;
+  if (made.dtype != HEDDLE_F32)
+    {
+      y = cpu_temp (c->plan, HEDDLE_F32, &made.shape, made.layout);
+      cpu_emit_convert (c, &made, &y);
+    }
   Step *step = cpu_step_new (c->plan, op, "bias", run_channel_bias);
   step->in[step->n_in++] = y;
   step->in[step->n_in++] = bias;
   step->out[step->n_out++] = y;
+  if (made.dtype != HEDDLE_F32)
+    cpu_emit_convert (c, &y, &made);
 }

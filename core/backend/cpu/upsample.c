@@ -23,8 +23,7 @@ tap (gint64 i, gint64 in, gint64 out, gboolean bilinear)
   return t;
 }
 
-VECTOR static void
-plane_forward (const Sizes *s, const float *x, float *restrict y, gint lanes)
+VECTOR (void, plane_forward, (const Sizes *s, const float *x, float *restrict y, gint lanes), (s, x, y, lanes))
 {
   for (gint64 i = 0; i < s->oh; i++)
     {
@@ -43,8 +42,7 @@ plane_forward (const Sizes *s, const float *x, float *restrict y, gint lanes)
     }
 }
 
-VECTOR static void
-plane_backward (const Sizes *s, const float *dy, float *restrict dx, gint lanes)
+VECTOR (void, plane_backward, (const Sizes *s, const float *dy, float *restrict dx, gint lanes), (s, dy, dx, lanes))
 {
   memset (dx, 0, (gsize) (s->h * s->w * lanes) * sizeof (float));
   for (gint64 i = 0; i < s->oh; i++)

@@ -27,8 +27,7 @@ blocks_of (const HeddleGroup *group)
 }
 
 /* In 16 lanes of f32 over 4096 elements at a time, joined in double */
-VECTOR static double
-block_sum (const float *x, gint64 n, gboolean squares)
+VECTOR (double, block_sum, (const float *x, gint64 n, gboolean squares), (x, n, squares))
 {
   double sum = 0;
   for (gint64 k = 0; k < n; k += 4096)

@@ -325,6 +325,8 @@ emit (CudaCompiler *c, const Wish *w, GError **error)
   gboolean ok = FALSE;
   if (blas)
     {
+      if (w->last != w->op)
+        c->forward[w->d->id] = NULL;      /* made before its turn: not in a variable that somebody in between may read */
       const HeddleVariable *target = c->forward[w->d->id];
       CudaOperand a = cuda_form (c, w->a, in, CUDA_ROWS), b = cuda_form (c, w->b, in, CUDA_ROWS), third = { 0 }, d = { .where = target ? CUDA_VARIABLE : CUDA_ARENA, .variable = (HeddleVariable *) target, .dtype = w->d->dtype };
       s.align_a = alignment (&a);

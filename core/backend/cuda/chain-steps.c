@@ -57,7 +57,7 @@ cuda_chain_doctor (void)
 {
   g_autoptr (GError) error = NULL;
   g_autoptr (CudaRtc) rtc = cuda_rtc_open (NULL, &error);
-  return rtc ? g_strdup_printf ("%s from %s", cuda_rtc_version (rtc), cuda_rtc_path (rtc)) : g_strdup (error->message);
+  return rtc ? g_strdup_printf ("%s from %s", cuda_rtc_version (rtc), cuda_rtc_path (rtc)) : g_strdelimit (g_strdup (error->message), "\n", ' ');
 }
 
 /* NULL: fusion is off from here on. */

@@ -6,7 +6,7 @@
 
 /* A CudaLowering: OP and what follows it as one kernel.  Not for it when the flag "fusion" is off, or when there is no NVRTC (told once). */
 gboolean cuda_lower_chain (CudaCompiler *c, const HeddleOp *op, GError **error);
-/* (transfer full) For `doctor`: "NVRTC 13.0 from /usr/lib/...", or why there is none. */
+/* (transfer full) For `doctor`: "13.0 from /usr/lib/...", or why there is none; one line. */
 char    *cuda_chain_doctor (void);
 
 #endif

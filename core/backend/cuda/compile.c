@@ -221,6 +221,22 @@ image_layout (const CudaCompiler *c)
   return tensor_cores && !c->device->own ? CUDA_CHANNELS_LAST : CUDA_ROWS;
 }
 
+/* Weights of such convolutions are kept that way, so that none is turned around in a step.  Before anything is lowered: a layout is part of every form. */
+static void
+choose_weight_layouts (const CudaCompiler *c)
+{
+  const HeddleProgram *p = c->plan->program;
+  for (guint i = 0; c->images == CUDA_CHANNELS_LAST && i < p->ops->len; i++)
+    {
+      const HeddleOp *op = p->ops->pdata[i];
+      const HeddleValue *w = op->info->code == HEDDLE_OP_CONV2D ? op->in[1] : NULL;
+      if (w && w->producer && w->producer->info->code == HEDDLE_OP_CAST)
+        w = w->producer->in[0];
+      if (w)
+        cuda_prefer_layout (w, CUDA_CHANNELS_LAST);
+    }
+}
+
 /* ---- life ---- */
 
 static void
@@ -255,6 +271,7 @@ cuda_plan_free (HeddlePlan *base)
   g_ptr_array_unref (plan->writes);
   g_ptr_array_unref (plan->refreshes);
   g_free (plan->outputs);
+  g_free (plan->numbers);
   g_free (plan->input_offset);
   heddle_program_free (plan->program);
   g_free (plan);
@@ -277,6 +294,7 @@ plan_new (CudaDevice *device, HeddleProgram *program)
   plan->writes = g_ptr_array_new ();
   plan->refreshes = g_ptr_array_new ();
   plan->outputs = g_new0 (CudaOperand, program->outputs->len + 1);
+  plan->numbers = g_malloc0 (CUDA_SMALL * (program->outputs->len + 1));
   plan->input_offset = g_new0 (gsize, program->inputs->len + 1);
   g_ptr_array_add (device->plans, plan);
   return plan;
@@ -306,6 +324,7 @@ cuda_compile (HeddleDevice *device, HeddleProgram *program, GError **error)
   CudaCompiler c = { .device = plan->device, .plan = plan, .forms = g_new0 (GArray *, n + 1), .forward = g_new0 (HeddleVariable *, n + 1), .users = g_new0 (GPtrArray *, n + 1),
                      .done = g_new0 (gboolean, program->ops->len + 1), .wanted = g_new0 (gboolean, n + 1) };
   c.images = image_layout (&c);
+  choose_weight_layouts (&c);
   find_forwards (&c);
   find_users (&c);
   gboolean ok = cuda_use (plan->device, error) && lower_all (&c, error);

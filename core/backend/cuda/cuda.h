@@ -112,6 +112,8 @@ struct _CudaStep
 
 typedef struct { const HeddleOp *op; const char *what; } CudaFault;
 
+#define CUDA_SMALL 64            /* bytes of an output that is fetched together with the others */
+
 struct _CudaPlan
 {
   HeddlePlan     base;
@@ -140,6 +142,8 @@ struct _CudaPlan
   gint64         timed_at;       /* host clock when the timed run began; 0: its times are taken already */
   cudaEvent_t    timed_from;
   guint64        runs;
+  char          *numbers;        /* the host's copy of the small outputs, CUDA_SMALL bytes each, where FETCHED */
+  gboolean       fetched;
   GPtrArray     *reads;          /* CudaShadow * that it reads */
   GPtrArray     *writes;         /* HeddleVariable *: flat parameters that it assigns */
   GPtrArray     *refreshes;      /* CudaShadow * that it writes itself along with their parameters */

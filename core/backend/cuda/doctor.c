@@ -1,4 +1,5 @@
 /* cuda/doctor.c: what `heddle doctor` says of CUDA: versions, the files they come from, the devices.  Must not fail without any of them. */
+#include "chain-steps.h"
 #include "cuda.h"
 #include "dnn.h"
 
@@ -62,7 +63,9 @@ cuda_doctor (void)
   int n = 0;
   cudaError_t status = cudaGetDeviceCount (&n);
   cudaGetLastError ();
+  g_autofree char *nvrtc = cuda_chain_doctor ();
   add_libraries (lines);
+  add (lines, "NVRTC: %s", nvrtc);
   if (visible)
     add (lines, "CUDA_VISIBLE_DEVICES: %s", visible);
   if (status == cudaErrorInsufficientDriver)

@@ -5,16 +5,16 @@
 #define EMBED(name) \
   __asm__ (".section .rodata\n.balign 16\n.hidden cuda_image_" #name "\n.global cuda_image_" #name "\ncuda_image_" #name ":\n" \
            ".incbin \"core/backend/cuda/kernels/" #name ".fatbin\"\n.byte 0\n.previous\n");
-#include "core/backend/cuda/kernels.inc"
+#include "kernels.inc"
 #undef EMBED
 
 #define EMBED(name) extern const unsigned char cuda_image_##name[] __attribute__ ((visibility ("hidden")));
-#include "core/backend/cuda/kernels.inc"
+#include "kernels.inc"
 #undef EMBED
 
 const CudaImage cuda_images[] = {
 #define EMBED(name) { #name, cuda_image_##name },
-#include "core/backend/cuda/kernels.inc"
+#include "kernels.inc"
 #undef EMBED
   { 0 }
 };

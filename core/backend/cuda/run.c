@@ -219,6 +219,7 @@ cuda_run (HeddlePlan *base, const gpointer *inputs, GError **error)
   gboolean feeds = plan->program->inputs->len > 0;
   CudaSlot *slot = &device->slots[device->turn];
   plan->slot = device->turn;
+  plan->fetched = FALSE;
   gboolean ok = cuda_use (device, error) && (plan->runs || (upload_constants (plan, error) && make_shadows (plan, plan->reads, error) && make_shadows (plan, plan->refreshes, error)));
   ok = ok && (!feeds || upload (plan, inputs, error)) && refresh (plan, error) && execute (plan, error);
   ok = ok && (!feeds || CUDA (cudaEventRecord (slot->released, device->compute), NULL, error)) && wait_for_upload (device, error);
@@ -319,23 +320,52 @@ deliver (const CudaOperand *o, const char *numbers, HeddleTensor *tensor)
     }
 }
 
+/* Losses and metrics: all of them in one wait, whichever is asked for first. */
+static gboolean
+fetch_small (CudaPlan *plan, GError **error)
+{
+  CudaDevice *device = plan->device;
+  guint n = plan->program->outputs->len;
+  char *staging = cuda_staging (device, (gsize) n * CUDA_SMALL, error);
+  gboolean ok = staging != NULL;
+  for (guint i = 0; ok && i < n; i++)
+    {
+      const CudaOperand *o = &plan->outputs[i];
+      if (cuda_bytes (o) <= CUDA_SMALL)
+        ok = CUDA (cudaMemcpyAsync (staging + i * CUDA_SMALL, cuda_pointer (plan, o), cuda_bytes (o), cudaMemcpyDeviceToHost, device->compute), NULL, error);
+    }
+  ok = ok && cuda_settle (device, error);
+  if (ok)
+    memcpy (plan->numbers, staging, (gsize) n * CUDA_SMALL);
+  plan->fetched = ok;
+  return ok;
+}
+
+static gboolean
+fetch_large (CudaPlan *plan, const CudaOperand *o, HeddleTensor *tensor, GError **error)
+{
+  CudaDevice *device = plan->device;
+  char *staging = cuda_staging (device, cuda_bytes (o), error);
+  gboolean ok = staging && CUDA (cudaMemcpyAsync (staging, cuda_pointer (plan, o), cuda_bytes (o), cudaMemcpyDeviceToHost, device->compute), NULL, error) && cuda_settle (device, error);
+  if (ok)
+    deliver (o, staging, tensor);
+  return ok;
+}
+
 gboolean
 cuda_fetch (HeddlePlan *base, guint index, HeddleTensor *tensor, GError **error)
 {
   CudaPlan *plan = (CudaPlan *) base;
-  CudaDevice *device = plan->device;
-  gboolean ok = index < plan->program->outputs->len && heddle_shape_count (&plan->outputs[index].shape) == heddle_shape_count (&tensor->shape);
+  const CudaOperand *o = &plan->outputs[index];
+  gboolean ok = index < plan->program->outputs->len && heddle_shape_count (&o->shape) == heddle_shape_count (&tensor->shape);
   if (!ok)
     g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "output %u has another number of elements", index);
-  else
-    {
-      const CudaOperand *o = &plan->outputs[index];
-      gsize bytes = cuda_bytes (o);
-      char *staging = cuda_use (device, error) ? cuda_staging (device, bytes, error) : NULL;
-      ok = staging && CUDA (cudaMemcpyAsync (staging, cuda_pointer (plan, o), bytes, cudaMemcpyDeviceToHost, device->compute), NULL, error) && cuda_settle (device, error);
-      if (ok)
-        deliver (o, staging, tensor);
-    }
+  else if (!cuda_use (plan->device, error))
+    ok = FALSE;
+  else if (cuda_bytes (o) > CUDA_SMALL)
+    ok = fetch_large (plan, o, tensor, error);
+  else if ((ok = plan->fetched || fetch_small (plan, error)))
+    deliver (o, plan->numbers + index * CUDA_SMALL, tensor);
   return ok;
 }
 

@@ -13,13 +13,17 @@ conv_forward (const HkConv &a)
       int j = (int) (e % a.J), i = (int) (e / a.J % a.I), o = (int) (e / ((int64_t) a.J * a.I) % a.O), n = (int) (e / ((int64_t) a.J * a.I * a.O)), first = o / per_group * channels;
       float sum = a.bias ? ld<T> (a.bias, o) : 0.0f;
       for (int c = 0; c < channels; c++)
-        for (int p = 0; p < a.P; p++)
-          for (int q = 0; q < a.Q; q++)
-            {
-              int r = i * a.stride[0] - a.padding[0] + p * a.dilation[0], s = j * a.stride[1] - a.padding[1] + q * a.dilation[1];
-              if (r >= 0 && r < a.H && s >= 0 && s < a.W)
-                sum += ld<T> (a.x, n * a.xs[0] + (first + c) * a.xs[1] + r * a.xs[2] + s * a.xs[3]) * ld<T> (a.w, ((int64_t) (o * channels + c) * a.P + p) * a.Q + q);
-            }
+        {
+          float part = 0;                     /* sums of sums round less than one long sum */
+          for (int p = 0; p < a.P; p++)
+            for (int q = 0; q < a.Q; q++)
+              {
+                int r = i * a.stride[0] - a.padding[0] + p * a.dilation[0], s = j * a.stride[1] - a.padding[1] + q * a.dilation[1];
+                if (r >= 0 && r < a.H && s >= 0 && s < a.W)
+                  part += ld<T> (a.x, n * a.xs[0] + (first + c) * a.xs[1] + r * a.xs[2] + s * a.xs[3]) * ld<T> (a.w, ((int64_t) (o * channels + c) * a.P + p) * a.Q + q);
+              }
+          sum += part;
+        }
       st<T> (a.out, n * a.ys[0] + o * a.ys[1] + i * a.ys[2] + j * a.ys[3], sum);
     }
 }
@@ -39,9 +43,11 @@ conv_grad_input (const HkConv &a)
         for (int q = 0; q < a.Q; q++)
           {
             int up = r + a.padding[0] - p * a.dilation[0], left = s + a.padding[1] - q * a.dilation[1], i = up / a.stride[0], j = left / a.stride[1];
+            float part = 0;
             if (up >= 0 && left >= 0 && up % a.stride[0] == 0 && left % a.stride[1] == 0 && i < a.I && j < a.J)
               for (int o = first; o < first + per_group; o++)
-                sum += ld<T> (a.y, n * a.ys[0] + o * a.ys[1] + i * a.ys[2] + j * a.ys[3]) * ld<T> (a.w, ((int64_t) (o * channels + c % channels) * a.P + p) * a.Q + q);
+                part += ld<T> (a.y, n * a.ys[0] + o * a.ys[1] + i * a.ys[2] + j * a.ys[3]) * ld<T> (a.w, ((int64_t) (o * channels + c % channels) * a.P + p) * a.Q + q);
+            sum += part;
           }
       st<T> (a.out, n * a.xs[0] + c * a.xs[1] + r * a.xs[2] + s * a.xs[3], sum);
     }

@@ -13,7 +13,7 @@ template <class T> static __device__ void
 batch_norm_stats (const HkBatchNorm &a)
 {
   int64_t c = blockIdx.x, count = a.N * a.P;
-  float mean = 0, square = 0;
+  float mean = 0, square = 0, rest = 0;
   for (int64_t k = threadIdx.x; k < count; k += blockDim.x)
     mean += ld<T> (a.x, batch_offset (a, c, k));
   mean = block_sum (mean) / (float) count;
@@ -21,8 +21,12 @@ batch_norm_stats (const HkBatchNorm &a)
     {
       float d = ld<T> (a.x, batch_offset (a, c, k)) - mean;
       square += d * d;
+      rest += d;
     }
-  square = block_sum (square);
+  /* what the mean was rounded by matters where the variance is small beside it */
+  rest = block_sum (rest) / (float) count;
+  square = fmaxf (block_sum (square) - (float) count * rest * rest, 0.0f);
+  mean += rest;
   if (threadIdx.x == 0)
     {
       a.out_mean[c] = mean;
