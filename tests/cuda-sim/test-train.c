@@ -44,10 +44,10 @@ run (Run *r, const char *device, const char *layers, const char *flags, const ch
   g_autofree char *loss = g_strdup_printf (amp ? "h.amp { h.loss 'cross_entropy' { logits, batch.label }, %s }" : "h.loss 'cross_entropy' { logits, batch.label }%s", amp ? amp : "");
   g_autofree char *model = g_strcmp0 (layers, RESNET) == 0 ? g_strdup ("h.model 'resnet' { batch.image, classes = 4, depth = 20 }")
                                                            : g_strdup_printf ("h.model 'sequential' { batch.image, layers = { %s } }", layers);
-  g_autofree char *text = g_strdup_printf ("local h = require 'heddle'\nlocal data = h.dataset 'synthetic' { shape = { 2, 12, 12 }, classes = 4, length = 37, noise = 1 }\n"
+  g_autofree char *text = g_strdup_printf ("local h = require 'heddle'\nlocal data = h.dataset 'synthetic' { shape = { 2, 12, 12 }, classes = 4, length = %d, noise = 1 }\n"
                                            "h.flags { threads = 1, %s }\nlocal batch = h.prefetch { data, batch_size = 8, shuffle = true }\nlocal nn = require 'heddle.layers'\n"
                                            "local logits = %s\nlocal loss = %s\n"
-                                           "return h.train { h.optimizer 'sgd' { loss, lr = 0.05, momentum = 0.9 }, device = '%s', %s }\n", flags, model, loss, device, options);
+                                           "return h.train { h.optimizer 'sgd' { loss, lr = 0.05, momentum = 0.9 }, device = '%s', %s }\n", g_strcmp0 (layers, RESNET) == 0 ? 17 : 37, flags, model, loss, device, options);
   *r = (Run) { .registry = heddle_registry_new (NULL) };
   g_assert_true (g_file_set_contents (file, text, -1, NULL));
   r->graph = heddle_script_load (file, r->registry, NULL, NULL, &r->error);
@@ -117,14 +117,14 @@ distance (Run *a, Run *b)
 }
 
 /* LOSS: relative; TOLERANCE: of a tensor's largest number.  10 steps of f32 sums in another order, amplified by training; by many norms over few pixels (ResNet-20
- * here ends with 3 x 3) far more in tiny biases.  16-bit storage rounds coarser. */
+ * here ends with 3 x 3) far more in tiny biases. */
 static void
-agree (const char *layers, const char *amp, const char *options, double loss, double tolerance)
+agree (const char *layers, const char *options, double loss, double tolerance)
 {
   Run cpu, cuda;
-  run (&cpu, "cpu", layers, "winograd = false", amp, options);
+  run (&cpu, "cpu", layers, "winograd = false", NULL, options);
   g_assert_no_error (cpu.error);
-  run (&cuda, "cuda", layers, "", amp, options);
+  run (&cuda, "cuda", layers, "", NULL, options);
   g_assert_no_error (cuda.error);
   double most = distance (&cpu, &cuda);
   g_test_message ("loss %.6f on the cpu, %.6f on the simulated device; parameters differ by %.3g", cpu.result.loss, cuda.result.loss, most);
@@ -136,11 +136,33 @@ agree (const char *layers, const char *amp, const char *options, double loss, do
   finish (&cuda);
 }
 
-static void test_lenet (void) { agree (LENET, NULL, "epochs = 2", 1e-5, 2e-5); }
-static void test_normed (void) { agree (NORMED, NULL, "epochs = 2", 1e-5, 2e-5); }
-static void test_resnet (void) { agree (RESNET, NULL, "epochs = 1", 1e-5, 2e-2); }
-static void test_bf16 (void) { agree (LENET, "dtype = 'bf16'", "epochs = 2", 1e-3, 1e-2); }
-static void test_f16 (void) { agree (NORMED, "dtype = 'f16'", "epochs = 2", 1e-3, 1e-3); }
+static void test_lenet (void) { agree (LENET, "epochs = 2", 1e-5, 2e-5); }
+static void test_normed (void) { agree (NORMED, "epochs = 2", 1e-5, 2e-5); }
+static void test_resnet (void) { agree (RESNET, "epochs = 1", 1e-5, 2e-2); }
+
+/* The two backends round to 16 bits in other places; neither strays much further from f32 than the other. */
+static void
+agree_in_16_bits (const char *layers, const char *amp)
+{
+  Run wide, cpu, cuda;
+  run (&wide, "cpu", layers, "winograd = false", NULL, "epochs = 2");
+  run (&cpu, "cpu", layers, "winograd = false", amp, "epochs = 2");
+  run (&cuda, "cuda", layers, "", amp, "epochs = 2");
+  g_assert_no_error (cuda.error);
+  double of_cpu = distance (&wide, &cpu), of_cuda = distance (&wide, &cuda);
+  g_test_message ("loss %.6f in f32, %.6f on the cpu, %.6f on the simulated device; parameters differ from f32 by %.3g and %.3g", wide.result.loss, cpu.result.loss, cuda.result.loss, of_cpu,
+                  of_cuda);
+  g_assert_cmpint (cuda.result.skipped, ==, cpu.result.skipped);
+  g_assert_cmpfloat (of_cpu, >, 0);
+  g_assert_cmpfloat (of_cuda, <, 2 * of_cpu);
+  g_assert_cmpfloat (of_cuda, >, 0.05 * of_cpu);         /* it does compute in 16 bits */
+  finish (&wide);
+  finish (&cpu);
+  finish (&cuda);
+}
+
+static void test_bf16 (void) { agree_in_16_bits (LENET, "dtype = 'bf16'"); }
+static void test_f16 (void) { agree_in_16_bits (NORMED, "dtype = 'f16', init_scale = 256"); }
 
 /* What streams do first is no business of the numbers: the same bits under every schedule. */
 static void
@@ -203,8 +225,8 @@ test_allocations (void)
       Run r;
       SIM (heddle_sim_fail_allocation) (++n);
       run (&r, "cuda", NORMED, "", NULL, "epochs = 1");
-      whole = r.error == NULL;
-      if (!whole && !g_error_matches (r.error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE))
+      whole = r.error == NULL && SIM (heddle_sim_counter) ("failing_allocation") > 0;      /* it was never reached */
+      if (r.error && !g_error_matches (r.error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE))
         g_error ("allocation %u: %s", n, r.error->message);
       finish (&r);
       g_assert_cmpint (SIM (heddle_sim_counter) ("live"), ==, 0);

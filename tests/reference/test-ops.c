@@ -357,6 +357,8 @@ conv (Case *c, gint64 stride, gint64 padding, gint64 dilation, gint64 groups, gu
   return heddle_emit (c->b, HEDDLE_OP_CONV2D, "conv", c->in, n, &attr, sizeof attr);
 }
 CASE (conv_3, conv (c, 1, 1, 1, 1, 3))
+CASE (conv_relu, heddle_relu (b, conv (c, 1, 1, 1, 1, 3)))
+CASE (conv_add_relu, heddle_relu (b, heddle_add (b, conv (c, 1, 1, 1, 1, 3), X (3))))
 CASE (conv_0, conv (c, 1, 0, 1, 1, 3))
 CASE (conv_2, conv (c, 1, 2, 1, 1, 3))
 CASE (conv_s2, conv (c, 2, 1, 1, 1, 2))
@@ -417,6 +419,9 @@ batch_norm (Case *c, gboolean training)
 }
 CASE (bn, batch_norm (c, TRUE))
 CASE (bn_eval, batch_norm (c, FALSE))
+CASE (bn_relu, heddle_relu (b, batch_norm (c, TRUE)))
+CASE (bn_relu_pool, heddle_avg_pool (b, heddle_relu (b, batch_norm (c, TRUE)), .kernel = 2))
+CASE (bn_add_relu_pool, heddle_avg_pool (b, heddle_relu (b, heddle_add (b, batch_norm (c, TRUE), X (5))), .kernel = 2))
 
 static HeddleValue *
 cross_entropy (Case *c, double smoothing, gint64 ignore, guint n)
@@ -715,6 +720,8 @@ static const Entry entries[] = {
   { "max_pool", build_max_pool, 1, { F (2, 3, 7, 9) } }, { "max_pool/blocked", build_conv_relu_pool, 3, { F (2, 8, 7, 9), F (16, 8, 3, 3), F (16) } },
   { "max_pool/even", build_conv_relu_pool, 3, { F (2, 8, 8, 10), F (16, 8, 3, 3), F (16) } }, { "max_pool/3", build_max_pool_3, 1, { F (2, 3, 7, 9) } },
   { "avg_pool", build_avg_pool, 1, { F (2, 3, 7, 9) } }, { "avg_pool/inside", build_avg_pool_inside, 1, { F (2, 3, 7, 9) } },
+  { "conv2d/relu", build_conv_relu, 3, { F (2, 3, 5, 7), F (4, 3, 3, 3), F (4) } },
+  { "conv2d/add, relu", build_conv_add_relu, 4, { F (2, 3, 5, 7), F (4, 3, 3, 3), F (4), F (2, 4, 5, 7) } },
   { "conv2d/small", build_conv_3, 3, { F (2, 3, 7, 9), F (5, 3, 3, 3), F (5) } }, { "conv2d/lenet", build_conv_2, 3, { F (3, 1, 28, 28), F (6, 1, 5, 5), F (6) } },
   { "conv2d/lenet 2", build_conv_0, 3, { F (3, 6, 14, 14), F (16, 6, 5, 5), F (16) } }, { "conv2d/wide", build_conv_0, 3, { F (2, 2, 5, 37), F (3, 2, 2, 7), F (3) } },
   { "conv2d/7", build_conv_2, 3, { F (2, 3, 11, 9), F (7, 3, 7, 7), F (7) } }, { "conv2d/1x1", build_conv_0, 3, { F (2, 5, 6, 7), F (9, 5, 1, 1), F (9) } },
@@ -724,6 +731,9 @@ static const Entry entries[] = {
   { "conv2d/dilated", build_conv_d2, 3, { F (2, 5, 9, 11), F (7, 5, 3, 3), F (7) } }, { "conv2d/groups", build_conv_g2, 3, { F (2, 6, 7, 9), F (10, 3, 3, 3), F (10) } },
   { "conv2d/groups blocked", build_conv_g2, 3, { F (2, 16, 7, 9), F (32, 8, 3, 3), F (32) } }, { "conv2d/depthwise", build_conv_g6, 2, { F (2, 6, 7, 9), F (6, 1, 3, 3) } },
   { "batch_norm", build_bn, 5, { F (3, 5, 7, 9), F (5), F (5), F (5), POSITIVE (5) } }, { "batch_norm/2-d", build_bn, 5, { F (13, 5), F (5), F (5), F (5), POSITIVE (5) } },
+  { "batch_norm/relu", build_bn_relu, 5, { F (3, 5, 7, 9), F (5), F (5), F (5), POSITIVE (5) } },
+  { "batch_norm/relu, pool", build_bn_relu_pool, 5, { F (3, 5, 6, 8), F (5), F (5), F (5), POSITIVE (5) } },
+  { "batch_norm/add, relu, pool", build_bn_add_relu_pool, 6, { F (3, 5, 7, 9), F (5), F (5), F (5), POSITIVE (5), F (3, 5, 7, 9) } },
   { "batch_norm/eval", build_bn_eval, 5, { F (3, 5, 7, 9), F (5), F (5), F (5), POSITIVE (5) }, TRUE },
   { "cross_entropy", build_ce, 2, { F (11, 7), LABELS (11, 7) } }, { "cross_entropy/smoothing", build_ce_smooth, 2, { F (11, 7), LABELS (11, 7) } },
   { "cross_entropy/ignore", build_ce_ignore, 2, { F (31, 4), LABELS (31, 4) } }, { "cross_entropy/all ignored", build_ce_all_ignored, 2, { F (5, 4), LABELS (5, 1) } },
