@@ -140,22 +140,21 @@ static void test_lenet (void) { agree (LENET, "epochs = 2", 1e-5, 2e-5); }
 static void test_normed (void) { agree (NORMED, "epochs = 2", 1e-5, 2e-5); }
 static void test_resnet (void) { agree (RESNET, "epochs = 1", 1e-5, 2e-2); }
 
-/* The two backends round to 16 bits in other places; neither strays much further from f32 than the other. */
+/* The cpu runs each operation for itself, so that it rounds to 16 bits where own kernels do: the two are far closer to each other than to f32. */
 static void
 agree_in_16_bits (const char *layers, const char *amp)
 {
   Run wide, cpu, cuda;
   run (&wide, "cpu", layers, "winograd = false", NULL, "epochs = 2");
-  run (&cpu, "cpu", layers, "winograd = false", amp, "epochs = 2");
+  run (&cpu, "cpu", layers, "winograd = false, fusion = false", amp, "epochs = 2");
   run (&cuda, "cuda", layers, "", amp, "epochs = 2");
   g_assert_no_error (cuda.error);
-  double of_cpu = distance (&wide, &cpu), of_cuda = distance (&wide, &cuda);
-  g_test_message ("loss %.6f in f32, %.6f on the cpu, %.6f on the simulated device; parameters differ from f32 by %.3g and %.3g", wide.result.loss, cpu.result.loss, cuda.result.loss, of_cpu,
-                  of_cuda);
+  double of_16_bits = distance (&wide, &cpu), between = distance (&cpu, &cuda);
+  g_test_message ("loss %.6f in f32, %.6f on the cpu, %.6f on the simulated device; 16 bits cost %.3g, the devices differ by %.3g", wide.result.loss, cpu.result.loss, cuda.result.loss, of_16_bits,
+                  between);
   g_assert_cmpint (cuda.result.skipped, ==, cpu.result.skipped);
-  g_assert_cmpfloat (of_cpu, >, 0);
-  g_assert_cmpfloat (of_cuda, <, 2 * of_cpu);
-  g_assert_cmpfloat (of_cuda, >, 0.05 * of_cpu);         /* it does compute in 16 bits */
+  g_assert_cmpfloat (of_16_bits, >, 1e-3);
+  g_assert_cmpfloat (between, <, 0.1 * of_16_bits);
   finish (&wide);
   finish (&cpu);
   finish (&cuda);
