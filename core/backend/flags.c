@@ -24,7 +24,7 @@ static const HeddleOption options[] = {
   HEDDLE_BOOL (HeddleFlags, deterministic, FALSE, "deterministic algorithms only"),
   HEDDLE_BOOL (HeddleFlags, fusion, TRUE, "join elementwise operations with the operations before them"),
   HEDDLE_BOOL (HeddleFlags, cuda_graphs, TRUE, "CUDA: capture the work of a step once and replay it, rather than hand it over piece by piece"),
-  HEDDLE_BOOL (HeddleFlags, winograd, TRUE, "3x3 convolutions by Winograd's F(4x4, 3x3) where that is faster (CPU: AVX-512); rounding errors are about ten times those of direct convolution"),
+  HEDDLE_BOOL (HeddleFlags, winograd, TRUE, "3x3 convolutions by Winograd's F(4x4, 3x3) where that is faster (CPU: AVX-512; CUDA: whether cuDNN may choose it); rounding errors are about ten times those of direct convolution"),
   HEDDLE_INT (HeddleFlags, threads, 0, 1, 1024, "CPU threads for arithmetic; auto: what the affinity mask and the cgroup quota allow", .word = "auto", .word_value = 0),
   HEDDLE_OPTIONS_END
 };

@@ -179,6 +179,18 @@ test_schedules (void)
   SIM (heddle_sim_schedule) ("lazy");
 }
 
+/* Captured and replayed, or put piece by piece: the same bits; and replayed it is. */
+static void
+test_graphs (void)
+{
+  long before = SIM (heddle_sim_counter) ("graph_launches");
+  guint64 plain = hash_of (LENET, "cuda_graphs = false", NULL), amp = hash_of (NORMED, "cuda_graphs = false", "dtype = 'f16'");
+  g_assert_cmpint (SIM (heddle_sim_counter) ("graph_launches"), ==, before);
+  g_assert_cmphex (hash_of (LENET, "", NULL), ==, plain);
+  g_assert_cmphex (hash_of (NORMED, "", "dtype = 'f16'"), ==, amp);
+  g_assert_cmpint (SIM (heddle_sim_counter) ("graph_launches"), >, before);
+}
+
 /* Gradients that are never finite: every update is skipped on the device, the parameters stay, the run stops with a diagnosis. */
 static void
 test_skips (void)
@@ -211,6 +223,38 @@ test_scale_settles (void)
   g_assert_cmpint (r.result.skipped, <, 20);
   g_assert_cmpint (r.result.updates, ==, r.result.steps - r.result.skipped);
   finish (&r);
+}
+
+/* What a run of so many steps counts.  Nothing is logged, and nothing asks whether the loss is finite. */
+static void
+count (const char *amp, guint steps, guint64 *syncs, guint64 *allocations, guint64 *primitives)
+{
+  Run r;
+  g_autofree char *options = g_strdup_printf ("epochs = 1, steps_per_epoch = %u, stop_on_nonfinite = 0, schedule_on = 'all'", steps);
+  run (&r, "cuda", NORMED, "", amp, options);
+  g_assert_no_error (r.error);
+  g_assert_cmpint (r.result.steps, ==, steps);
+  HeddleDevice *device = heddle_pipeline_device (r.pipeline);
+  *syncs = device->iface->counter (device, HEDDLE_COUNTER_SYNCS);
+  *allocations = device->iface->counter (device, HEDDLE_COUNTER_ALLOCATIONS);
+  *primitives = device->iface->counter (device, HEDDLE_COUNTER_PRIMITIVES);
+  finish (&r);
+}
+
+/* Twenty more steps wait for the device not once more, allocate nothing and create nothing; a loss scaler's skips are looked at once in sixteen updates. */
+static void
+test_steady (void)
+{
+  guint64 a[3], b[3];
+  count ("dtype = 'bf16'", 12, &a[0], &a[1], &a[2]);
+  count ("dtype = 'bf16'", 32, &b[0], &b[1], &b[2]);
+  g_test_message ("%u waits", (guint) a[0]);
+  for (guint i = 0; i < 3; i++)
+    g_assert_cmpuint (a[i], ==, b[i]);
+  count ("dtype = 'f16'", 17, &a[0], &a[1], &a[2]);
+  count ("dtype = 'f16'", 33, &b[0], &b[1], &b[2]);
+  g_assert_cmpuint (a[0] + 1, ==, b[0]);
+  g_assert_cmpuint (a[1], ==, b[1]);
 }
 
 /* Memory that runs out at the n-th allocation, for every n: an error that says so, and nothing left behind (the simulated device looks at its end). */
@@ -268,8 +312,10 @@ main (int argc, char **argv)
   g_test_add_func ("/sim/train/bf16", test_bf16);
   g_test_add_func ("/sim/train/f16", test_f16);
   g_test_add_func ("/sim/train/schedules", test_schedules);
+  g_test_add_func ("/sim/train/graphs", test_graphs);
   g_test_add_func ("/sim/train/every update skipped", test_skips);
   g_test_add_func ("/sim/train/the scale settles", test_scale_settles);
+  g_test_add_func ("/sim/train/steady", test_steady);
   g_test_add_func ("/sim/failures/allocations", test_allocations);
   g_test_add_func ("/sim/failures/calls", test_calls);
   return g_test_run ();

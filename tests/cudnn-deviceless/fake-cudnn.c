@@ -405,6 +405,38 @@ run_job (const void *data)
   return ok ? 0 : cudaErrorLaunchFailure;
 }
 
+static gboolean
+apart (const char *a, gsize n, const char *b, gsize m)
+{
+  return a + n <= b || b + m <= a;
+}
+
+static gboolean
+is_written (const CudaDnnGraph *g, gint32 t)
+{
+  gboolean hit = FALSE;
+  for (gint32 i = 0; i < g->n_ops; i++)
+    for (guint p = 0; p < DNN_PORTS; p++)
+      hit = hit || g->op[i].out[p] == t;
+  return hit;
+}
+
+/* What is written lies apart from all else, the workspace from everything. */
+static gboolean
+all_apart (const Job *job)
+{
+  const CudaDnnGraph *g = job->graph;
+  gboolean ok = TRUE;
+  for (gint32 i = 0; i < g->n_tensors; i++)
+    for (gint32 j = 0; j <= i && g->tensor[i].kind == DNN_TENSOR_BOUND; j++)
+      {
+        const char *other = j < i ? job->address[j] : job->workspace;
+        gboolean matters = j == i || (g->tensor[j].kind == DNN_TENSOR_BOUND && (is_written (g, i) || is_written (g, j)));
+        ok = ok && (!matters || apart (job->address[i], dnn_tensor_bytes (&g->tensor[i]), other, j < i ? dnn_tensor_bytes (&g->tensor[j]) : WORKSPACE));
+      }
+  return ok;
+}
+
 static cudnnStatus_t
 execute (cudnnHandle_t handle, const Thing *plan, const Thing *pack)
 {
@@ -427,6 +459,8 @@ execute (cudnnHandle_t handle, const Thing *plan, const Thing *pack)
     }
   if (!ok)
     return refuse (CUDNN_STATUS_EXECUTION_FAILED, "an address is missing, not aligned or not on the device");
+  if (!all_apart (&job))
+    return refuse (CUDNN_STATUS_EXECUTION_FAILED, "operands overlap");
   return heddle_sim_enqueue (handle->stream, run_job, &job, sizeof job) ? CUDNN_STATUS_EXECUTION_FAILED : CUDNN_STATUS_SUCCESS;
 }
 

@@ -116,7 +116,7 @@ static void
 each_product (Machine *m, const DnnOp *op, Roles t, void (*add) (double *x, double *w, double *y))
 {
   const gint64 *x = tensor (m, t.x)->dim, *w = tensor (m, t.w)->dim, *y = tensor (m, t.y)->dim;
-  gint64 groups = x[1] / w[1], out = w[0] / groups;
+  gint64 groups = MAX (x[1] / w[1], 1), out = MAX (w[0] / groups, 1);
   for (guint d = 0; d < 2; d++)
     expect (m, y[2 + d] == (x[2 + d] + 2 * op->padding[d] - op->dilation[d] * (w[2 + d] - 1) - 1) / op->stride[d] + 1, op, "size of the result");
   expect (m, y[0] == x[0] && y[1] == w[0] && x[1] % w[1] == 0, op, "batch or channels");
