@@ -20,4 +20,9 @@ done
 for t in base/test-options tensor/test-tensor program/test-builder stage/test-loader pipeline/test-events plugins/test-datasets script/test-script; do
   clean tests/$t
 done
+# a run on the simulated CUDA device, where there is one
+if [ -e tests/cuda-sim/lib/kernels.so ]; then
+  . "$HEDDLE_SOURCE/tests/cuda-sim/sim.sh"
+  clean tests/cuda-sim/test-train --tap -k -p "/sim/train/batch norm"
+fi
 exit $status

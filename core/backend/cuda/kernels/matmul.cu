@@ -23,10 +23,14 @@ product (const HkMatmul &a, int64_t batch)
           right[l2][j] = column0 + j < a.n && k0 + l2 < a.k ? ld<T> (a.b, batch * a.b_batch + (k0 + l2) * a.b_row + (column0 + j) * a.b_column) : 0.0f;
         }
       __syncthreads ();
+      float part[4][4] = { { 0 } };           /* sums of sums round less than one long sum */
       for (int l = 0; l < DEPTH; l++)
         for (int i = 0; i < 4; i++)
           for (int j = 0; j < 4; j++)
-            sum[i][j] += left[l][ty + 16 * i] * right[l][tx + 16 * j];
+            part[i][j] += left[l][ty + 16 * i] * right[l][tx + 16 * j];
+      for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++)
+          sum[i][j] += part[i][j];
       __syncthreads ();
     }
   for (int i = 0; i < 4; i++)
