@@ -31,7 +31,7 @@ long
 heddle_sim_counter (const char *name)
 {
   const struct { const char *name; long value; } all[] = { { "allocations", n_allocations }, { "launches", n_launches }, { "syncs", n_syncs }, { "graph_launches", n_graph_launches },
-    { "operations", n_operations }, { "live", (long) live }, { "peak", (long) peak }, { "calls", n_calls }, { "failing", fail_call } };
+    { "operations", n_operations }, { "live", (long) live }, { "peak", (long) peak }, { "calls", n_calls }, { "failing", fail_call }, { "failing_allocation", fail_allocation } };
   long value = -1;
   for (auto &c : all)
     if (!strcmp (c.name, name))

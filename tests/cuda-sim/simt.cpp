@@ -161,46 +161,69 @@ sync_block_vote (int value, int what, const char *where)
   return result;
 }
 
-/* Lets every warp go on all of whose live threads that someone waits for wait too. */
+/* Lets warp FIRST / 32 go on if all of its live threads that someone waits for wait too. */
 static bool
-release_warps (void)
+release_warp (size_t first)
 {
-  bool any = false;
-  for (size_t first = 0; first < threads.size (); first += 32)
+  size_t end = std::min (threads.size (), first + 32);
+  unsigned live = 0, waiting = 0, wanted = 0;
+  for (size_t i = first; i < end; i++)
     {
-      size_t end = std::min (threads.size (), first + 32);
-      unsigned live = 0, waiting = 0, wanted = 0;
-      for (size_t i = first; i < end; i++)
+      live |= (unsigned) (threads[i].state != DONE) << (i - first);
+      if (threads[i].state == WAITS_FOR_WARP)
         {
-          live |= (unsigned) (threads[i].state != DONE) << (i - first);
-          if (threads[i].state == WAITS_FOR_WARP)
-            {
-              waiting |= 1u << (i - first);
-              wanted |= threads[i].mask;
-            }
-        }
-      if (waiting && (wanted & live) == waiting)
-        {
-          any = true;
-          for (size_t i = first; i < end; i++)
-            if (threads[i].state == WAITS_FOR_WARP)
-              threads[i].state = WAITS_NOT;
+          waiting |= 1u << (i - first);
+          wanted |= threads[i].mask;
         }
     }
-  return any;
+  bool goes = waiting && (wanted & live) == waiting;
+  for (size_t i = first; goes && i < end; i++)
+    if (threads[i].state == WAITS_FOR_WARP)
+      threads[i].state = WAITS_NOT;
+  return goes;
 }
 
 static bool
-release (void)
+release_block (void)
 {
   size_t waiting = 0;
   for (auto &t : threads)
     waiting += t.state == WAITS_FOR_BLOCK;
-  if (waiting == left)
-    for (auto &t : threads)
-      if (t.state == WAITS_FOR_BLOCK)
-        t.state = WAITS_NOT;
-  return waiting == left || release_warps ();
+  for (auto &t : threads)
+    if (waiting == left && t.state == WAITS_FOR_BLOCK)
+      t.state = WAITS_NOT;
+  return waiting == left;
+}
+
+/* Those of a warp that wait for nothing take their turns; a warp's threads stand together in ORDER. */
+static void
+run_warp (size_t first)
+{
+  size_t end = std::min (threads.size (), first + 32);
+  for (size_t k = first; k < end; k++)
+    if (threads[order[k]].state == WAITS_NOT)
+      {
+        cur = &threads[order[k]];
+        resume (cur->fibre);
+      }
+}
+
+/* Every warp runs until it is done or waits for the block. */
+static bool
+run_warps (void)
+{
+  bool any = false;
+  size_t warps = (threads.size () + 31) / 32;
+  for (size_t w = 0; w < warps; w++)
+    {
+      size_t first = order[w * 32] / 32 * 32;
+      while (release_warp (first))
+        {
+          any = true;
+          run_warp (w * 32);
+        }
+    }
+  return any;
 }
 
 static std::string
@@ -232,15 +255,15 @@ run_block (std::string &error)
     }
   while (ok && left)
     {
-      ok = release ();
+      ok = run_warps ();
+      if (left && release_block ())
+        {
+          ok = true;
+          for (size_t first = 0; first < threads.size (); first += 32)
+            run_warp (first);
+        }
       if (!ok)
         error = who_waits ();
-      for (unsigned i : order)
-        if (ok && threads[i].state == WAITS_NOT)
-          {
-            cur = &threads[i];
-            resume (cur->fibre);
-          }
     }
   return ok;      /* after a divergence the fibres of the block are left behind */
 }
@@ -255,17 +278,25 @@ random_number (void)
   return (unsigned) (state >> 11);
 }
 
-/* SIMT_ORDER: in which order the threads of a block take their turns: as numbered, "rev", or "rand" */
+static void
+shuffle_order (size_t from, size_t end)
+{
+  for (size_t i = end - 1; i > from; i--)
+    std::swap (order[i], order[from + random_number () % (i - from + 1)]);
+}
+
+/* SIMT_ORDER: in which order the threads of a warp, and the warps, take their turns: as numbered, "rev", or "rand" */
 static void
 choose_order (size_t n)
 {
   static const char *wish = getenv ("SIMT_ORDER");
   bool back = wish && !strcmp (wish, "rev"), mixed = wish && !strcmp (wish, "rand");
+  size_t warps = n / 32;                       /* whole ones; the rest of a warp stays last */
   order.resize (n);
   for (size_t i = 0; i < n; i++)
-    order[i] = (unsigned) (back ? n - 1 - i : i);
-  for (size_t i = n - 1; mixed && i > 0; i--)
-    std::swap (order[i], order[random_number () % (i + 1)]);
+    order[i] = (unsigned) (back && i / 32 < warps ? warps * 32 - 1 - i : i);
+  for (size_t first = 0; mixed && first < n; first += 32)
+    shuffle_order (first, std::min (n, first + 32));
 }
 
 static void

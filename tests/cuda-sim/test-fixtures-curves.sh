@@ -1,4 +1,6 @@
 #!/bin/sh
-# fixtures/test-curves on the simulated CUDA device, by own kernels.
+# fixtures/test-curves on the simulated CUDA device, by own kernels: LeNet and the transformers; HEDDLE_SIM_CURVES=all adds ResNet-20 and MobileNet, which take a minute.
 . "$HEDDLE_SOURCE/tests/cuda-sim/sim.sh"
-HEDDLE_TEST_DEVICE=cuda exec "$HEDDLE_BUILD/tests/fixtures/test-curves" --tap -k
+set -- -s /fixtures/curves/resnet20 -s /fixtures/curves/mobilenet
+[ "${HEDDLE_SIM_CURVES:-}" != all ] || set --
+HEDDLE_TEST_DEVICE=cuda exec "$HEDDLE_BUILD/tests/fixtures/test-curves" --tap -k "$@"

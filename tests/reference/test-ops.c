@@ -266,7 +266,7 @@ check_entry (const Entry *e)
           HeddleDtype dtype = ((HeddleValue *) built.program->values->pdata[i])->dtype;
           wide &= dtype != HEDDLE_F16 && dtype != HEDDLE_BF16;
         }
-      if (wide)                          /* rounding to 16 bits has no useful differences */
+      if (wide && g_str_equal (device->backend->kind, "cpu"))     /* rounding to 16 bits has no useful differences; once is enough */
         {
           Built other = build (e->build, e->in, e->n, TRUE, again);
           check_differences (e->name, other, numbers, e->in);

@@ -173,7 +173,8 @@ gboolean cuda_launch_conv_grad_input (CudaQueue *q, HeddleDtype t, const HkConv 
 gboolean
 cuda_launch_conv_grad_weight (CudaQueue *queue, HeddleDtype dtype, const HkConv *a, GError **error)
 {
-  return rows (queue, "conv_grad_weight", dtype, (gint64) a->O * (a->C / a->groups) * a->P * a->Q, (gint64) a->N * a->I * a->J, a, error);
+  gint64 weights = (gint64) a->O * (a->C / a->groups) * a->P * a->Q;
+  return launch (queue, "conv_grad_weight", dtype, MIN (weights, BLOCKS_MAX), weights >= 2048 ? 32 : 128, a, error);      /* one warp each where that keeps the device busy */
 }
 
 /* ---- pooling and resampling ---- */

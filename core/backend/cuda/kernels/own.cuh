@@ -90,12 +90,13 @@ block_reduce (float v)
   v = MAXIMUM ? warp_max (v) : warp_sum (v);
   if (blockDim.x > 32)
     {
-      int lane = (int) (threadIdx.x & 31), warps = (int) (blockDim.x >> 5);
-      if (lane == 0)
+      int warps = (int) (blockDim.x >> 5);
+      if ((threadIdx.x & 31) == 0)
         part[threadIdx.x >> 5] = v;
       __syncthreads ();
-      v = lane < warps ? part[lane] : MAXIMUM ? part[0] : 0.0f;
-      v = MAXIMUM ? warp_max (v) : warp_sum (v);
+      v = part[0];
+      for (int w = 1; w < warps; w++)
+        v = !MAXIMUM ? v + part[w] : part[w] > v || is_nan (part[w]) ? part[w] : v;
       __syncthreads ();
     }
   return v;
