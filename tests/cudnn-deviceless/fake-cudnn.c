@@ -18,6 +18,7 @@ typedef struct _Thing
   cudnnBackendDescriptorType_t type;
   gboolean      finished;
   GHashTable   *attributes;            /* name -> Attribute * */
+  gint          engine;
   CudaDnnGraph *graph;                 /* of graphs, heuristics, configurations, engines and plans; theirs alone */
 } Thing;
 
@@ -521,7 +522,8 @@ cudnnBackendFinalize (cudnnBackendDescriptor_t d)
   return CUDNN_STATUS_SUCCESS;
 }
 
-/* One engine for everything, with nothing to choose. */
+/* Three engines that do the same. */
+#define ENGINES 3
 EXPORT cudnnStatus_t
 cudnnBackendGetAttribute (cudnnBackendDescriptor_t const d, cudnnBackendAttributeName_t name, cudnnBackendAttributeType_t type, int64_t room, int64_t *n, void *values)
 {
@@ -532,11 +534,16 @@ cudnnBackendGetAttribute (cudnnBackendDescriptor_t const d, cudnnBackendAttribut
     *n = 1;
   switch ((int) name)
     {
-    case CUDNN_ATTR_ENGINEHEUR_RESULTS: case CUDNN_ATTR_ENGINECFG_ENGINE:
-      if (room > 0)
-        things[0]->graph = g_memdup2 (t->graph, sizeof *t->graph);
+    case CUDNN_ATTR_ENGINEHEUR_RESULTS:
+      *n = ENGINES;
+      for (gint i = 0; i < MIN (room, ENGINES); i++)
+        {
+          things[i]->graph = g_memdup2 (t->graph, sizeof *t->graph);
+          things[i]->engine = i;
+        }
       break;
-    case CUDNN_ATTR_ENGINE_GLOBAL_INDEX: *(int64_t *) values = 7; break;
+    case CUDNN_ATTR_ENGINECFG_ENGINE: things[0]->engine = t->engine; break;
+    case CUDNN_ATTR_ENGINE_GLOBAL_INDEX: *(int64_t *) values = t->engine; break;
     case CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE: *(int64_t *) values = WORKSPACE; break;
     case CUDNN_ATTR_ENGINE_NUMERICAL_NOTE: case CUDNN_ATTR_ENGINECFG_KNOB_CHOICES: *n = 0; break;
     default: status = refuse (CUDNN_STATUS_NOT_SUPPORTED, "attribute"); break;

@@ -30,4 +30,17 @@ for layout in nchw nhwc; do
 done
 for graph in 'f32 max_pool' 'f32 max_pool_grad' 'f32 norm relu' 'f32 norm add relu' 'f32 greater mul norm_grad'; do ran nhwc "$graph"; done
 for graph in 'f16 matmul mul row column greater_equal select maximum sub exp sum log add div matmul'; do ran nhwc "$graph"; done
+# candidates are timed within the budget of shapes: every convolution has three, the first two shapes are timed, others take the heuristics' first
+cat >"$scratch/run.lua" <<'END'
+local h, nn = require "heddle", require "heddle.layers"
+h.flags { threads = 1, cudnn_benchmark = true, benchmark_shapes = 2 }
+local data = h.dataset "synthetic" { shape = { 2, 12, 12 }, classes = 4, length = 16 }
+local batch = h.prefetch { data, batch_size = 8 }
+local logits = h.model "sequential" { batch.image, layers = { nn.conv2d { 4, kernel = 3 }, nn.conv2d { 4, kernel = 3 }, nn.relu {}, nn.flatten {}, nn.linear { 4 } } }
+return h.train { h.optimizer "sgd" { h.loss "cross_entropy" { logits, batch.label }, lr = 0.1 }, epochs = 1, device = "cuda" }
+END
+unset HEDDLE_CUDA_LAYOUT
+"$HEDDLE" graph --program "$scratch/run.lua" >"$scratch/out" 2>&1 || sed 's/^/# /' "$scratch/out"
+timed=$(grep -c '= conv2d.*cuDNN engine [0-2], timed: [0-9.]* us, best of 3' "$scratch/out") heuristic=$(grep -c '= conv2d.*cuDNN engine 0, heuristic' "$scratch/out")
+if [ "$timed" = 2 ] && [ "$heuristic" = 3 ]; then ok "two shapes are timed, the others are not"; else sed 's/^/# /' "$scratch/out"; not_ok "two shapes are timed ($timed), the others are not ($heuristic)"; fi
 plan

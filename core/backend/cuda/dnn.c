@@ -425,13 +425,13 @@ search (CudaDnn *dnn, const CudaDnnGraph *graph, GError **error)
 
 /* All that decides about a plan.  A timed choice is kept apart from the heuristics'. */
 static char *
-cache_text (CudaDnn *dnn, const CudaDnnGraph *graph)
+cache_text (CudaDnn *dnn, const CudaDnnGraph *graph, gboolean timed)
 {
   g_autofree char *text = dnn_graph_print (graph);
   const HeddleFlags *f = &dnn->flags;
   gboolean tf32 = graph->products == DNN_PRODUCTS_CONV ? f->tf32_conv : graph->products == DNN_PRODUCTS_MATMUL && f->tf32_matmul;
   return g_strdup_printf ("cudnn %d\ndevice %s\ntf32 %d deterministic %d winograd %d workspace %" G_GINT64_FORMAT " MiB timed %" G_GINT64_FORMAT "\n%s", cuda_dnn_version (), dnn->device,
-                          tf32, f->deterministic, f->winograd, f->workspace_limit, timing (dnn) ? f->benchmark_limit : -1, text);
+                          tf32, f->deterministic, f->winograd, f->workspace_limit, timed ? f->benchmark_limit : -1, text);
 }
 
 static char *
@@ -494,10 +494,15 @@ cuda_dnn_build (CudaDnn *dnn, CudaDnnGraph *graph, GError **error)
                 cuda_dnn_version () % 100);
   else
     {
-      g_autofree char *text = cache_text (dnn, g);
-      plan = from_cache (dnn, g, text);
+      /* what was timed once is taken whatever is left of the budget */
+      gboolean timed = dnn->flags.cudnn_benchmark && dnn->handle;
+      g_autofree char *best = cache_text (dnn, g, TRUE), *first = cache_text (dnn, g, FALSE);
+      plan = timed ? from_cache (dnn, g, best) : NULL;
+      timed = timed && timing (dnn);
+      if (!plan && !timed)
+        plan = from_cache (dnn, g, first);
       if (!plan && (plan = search (dnn, g, error)))
-        to_cache (plan, text);
+        to_cache (plan, timed ? best : first);
     }
   dnn->built += plan != NULL;
   return plan;

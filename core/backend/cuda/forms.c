@@ -174,7 +174,7 @@ static CudaOperand
 conversion (CudaCompiler *c, const CudaOperand *from, HeddleDtype dtype, CudaLayout layout)
 {
   const CudaStep *last = c->plan->steps->len ? c->plan->steps->pdata[c->plan->steps->len - 1] : NULL;
-  g_assert (!last || last->n_out > 0);       /* else this conversion would come too late for the step that is being made */
+  g_assert (!last || last->n_in + last->n_out > 0);       /* else this conversion would come too late for the step that is being made; one that writes variables alone has no outputs */
   CudaOperand to = temporary (c, dtype, &from->shape, layout);
   gboolean moves = dtype == from->dtype;
   CudaStep *step = cuda_step_new (c, NULL, moves ? "reorder" : "convert", moves ? run_relayout : run_convert);
