@@ -22,7 +22,7 @@ file_of (const char *kind, const char *key)
 static GBytes *
 letters (char letter, gsize n)
 {
-  char *text = g_malloc (n);
+  char *text = g_malloc (n + 1);      /* never NULL */
   memset (text, letter, n);
   return g_bytes_new_take (text, n);
 }

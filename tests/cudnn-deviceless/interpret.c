@@ -96,7 +96,7 @@ run_pointwise (Machine *m, const DnnOp *op)
       double in[3] = { 0 };
       for (guint k = 0; k < arity; k++)
         in[k] = m->memory[op->in[k]][broadcast (tensor (m, op->in[k]), y, i)];
-      m->memory[op->out[0]][interpret_offset (y, i)] = apply (op->mode, in[0], in[1], in[2], i / y->dim[3] % y->dim[2], i % y->dim[3]);
+      m->memory[op->out[0]][interpret_offset (y, i)] = apply (op->mode, in[0], in[1], in[2], i / MAX (y->dim[3], 1) % MAX (y->dim[2], 1), i % MAX (y->dim[3], 1));
     }
 }
 
