@@ -104,6 +104,88 @@ heddle_memory_plan (const gsize *sizes, const HeddleLifetime *lifetimes, guint n
   return total;
 }
 
+static guint
+place_of (const guint *same_as, guint region)
+{
+  while (same_as[region] != region)
+    region = same_as[region];
+  return region;
+}
+
+/* SAME_AS[region] leads to the region whose place it gets, whose lifetime grows. */
+static void
+take_over (const HeddleTakeOver *o, HeddleLifetime *lives, gsize *sizes, guint *same_as)
+{
+  guint root = place_of (same_as, o->in);
+  gboolean ends = lives[root].last == (gint) o->step, begins = lives[o->out].first == (gint) o->step && same_as[o->out] == o->out;
+  if (ends && begins && root != o->out && sizes[o->out] <= sizes[root])
+    {
+      same_as[o->out] = root;
+      lives[root].last = lives[o->out].last;
+      sizes[o->out] = 0;
+    }
+}
+
+gsize
+heddle_memory_place (HeddleRegion *regions, guint n, const HeddleTakeOver *overs, guint n_overs, gsize align)
+{
+  g_autofree gsize *sizes = g_new (gsize, n + 1), *offsets = g_new0 (gsize, n + 1);
+  g_autofree HeddleLifetime *lives = g_new (HeddleLifetime, n + 1);
+  g_autofree guint *same_as = g_new (guint, n + 1);
+  for (guint i = 0; i < n; i++)
+    {
+      sizes[i] = regions[i].bytes;
+      lives[i] = (HeddleLifetime) { regions[i].first, regions[i].last };
+      same_as[i] = i;
+    }
+  for (guint i = 0; i < n_overs; i++)
+    take_over (&overs[i], lives, sizes, same_as);
+  gsize bytes = heddle_memory_plan (sizes, lives, n, align, offsets);
+  for (guint i = 0; i < n; i++)
+    {
+      regions[i].offset = offsets[place_of (same_as, i)];
+      regions[i].first += same_as[i] != i && regions[i].first < regions[i].last;
+    }
+  return bytes;
+}
+
+gint
+heddle_memory_peak (const HeddleRegion *regions, guint n, guint n_steps)
+{
+  gsize best = 0;
+  gint peak = -1;
+  for (gint step = 0; step < (gint) n_steps; step++)
+    {
+      gsize live = 0;
+      for (guint i = 0; i < n; i++)
+        live += regions[i].first <= step && regions[i].last >= step ? regions[i].bytes : 0;
+      if (live > best)
+        {
+          best = live;
+          peak = step;
+        }
+    }
+  return peak;
+}
+
+/* ---- sums ---- */
+
+guint32
+heddle_op_summed_axes (const HeddleOp *op)
+{
+  const HeddleShape *from = &op->in[0]->shape, *to = &op->out[0]->shape;
+  guint32 axes = 0;
+  if (op->info->code == HEDDLE_OP_SUM_TO)
+    for (gint32 i = 0; i < from->rank; i++)
+      {
+        gint32 j = to->rank - from->rank + i;
+        axes |= (j < 0 || to->size[j] != from->size[i] ? 1u : 0) << i;
+      }
+  else
+    axes = ((const HeddleReduceAttr *) op->attr)->axes ? ((const HeddleReduceAttr *) op->attr)->axes : (1u << from->rank) - 1;
+  return axes;
+}
+
 /* ---- clusters ---- */
 
 /* The shape one element of which the operation computes at a time; FALSE when it cannot join a cluster. */

@@ -232,6 +232,19 @@ void           heddle_program_lifetimes  (const HeddleProgram *program, HeddleLi
  * memory: greedy by size, best fit.  Writes OFFSETS (multiples of ALIGN), returns the arena's bytes. */
 gsize          heddle_memory_plan        (const gsize *sizes, const HeddleLifetime *lifetimes, guint n, gsize align, gsize *offsets);
 
+/* Which input axes a SUM, MEAN or SUM_TO sums, a bit each: by attribute, or for SUM_TO where the result has size 1 or no axis. */
+guint32        heddle_op_summed_axes     (const HeddleOp *op);
+
+/* A region of an arena: alive from step FIRST to step LAST inclusive; first > last: never. */
+typedef struct { gsize bytes, offset; gint first, last; } HeddleRegion;
+/* Step STEP may write region OUT over region IN, if it is the last to read that. */
+typedef struct { guint step, in, out; } HeddleTakeOver;
+/* heddle_memory_plan () of N regions, of which some take over the place of others where OVERS (in the order of steps) and lifetimes allow.  Writes every offset;
+ * a region that takes over begins a step later from then on, because during that step the place still counts for what it takes over. */
+gsize          heddle_memory_place       (HeddleRegion *regions, guint n, const HeddleTakeOver *overs, guint n_overs, gsize align);
+/* The step of N_STEPS during which most bytes are alive; -1: none ever are. */
+gint           heddle_memory_peak        (const HeddleRegion *regions, guint n, guint n_steps);
+
 /* Chains of elementwise operations that one loop can run: cluster[op id] = cluster number, or -1.  Members of a cluster are CONSECUTIVE in
  * execution order, all iterate over the same number of elements (scalars of rank 0 may be read by any), and ASSIGNs of whole variables belong to them. */
 guint          heddle_program_clusters   (const HeddleProgram *program, gint *cluster /* n ops */);

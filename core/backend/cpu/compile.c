@@ -12,7 +12,7 @@
 guint
 cpu_buffer_new (CpuPlan *plan, gsize bytes)
 {
-  Buffer buffer = { MAX (bytes, 4), 0, G_MAXINT, -1 };
+  HeddleRegion buffer = { MAX (bytes, 4), 0, G_MAXINT, -1 };
   g_array_append_val (plan->buffers, buffer);
   return plan->buffers->len - 1;
 }
@@ -49,7 +49,7 @@ void
 cpu_may_share (CpuPlan *plan, const Operand *in, const Operand *out)
 {
   if (in->where == IN_ARENA && out->where == IN_ARENA && in->buffer != out->buffer)
-    g_array_append_val (plan->sharing, ((Sharing) { plan->steps->len - 1, in->buffer, out->buffer }));
+    g_array_append_val (plan->sharing, ((HeddleTakeOver) { plan->steps->len - 1, in->buffer, out->buffer }));
 }
 
 gpointer
@@ -59,7 +59,7 @@ cpu_pointer (CpuPlan *plan, const Operand *o)
   switch (o->where)
     {
     case IN_NONE: break;
-    case IN_ARENA: p = plan->device->arena + g_array_index (plan->buffers, Buffer, o->buffer).offset; break;
+    case IN_ARENA: p = plan->device->arena + g_array_index (plan->buffers, HeddleRegion, o->buffer).offset; break;
     case IN_VARIABLE: p = o->variable->data; break;
     case IN_INPUT: p = (gpointer) plan->inputs[o->buffer]; break;
     case IN_CONSTANT: p = &g_array_index (plan->constants, float, o->buffer); break;
@@ -333,7 +333,7 @@ touch (CpuPlan *plan, const Operand *o, gint at)
 {
   if (o->where == IN_ARENA)
     {
-      Buffer *b = &g_array_index (plan->buffers, Buffer, o->buffer);
+      HeddleRegion *b = &g_array_index (plan->buffers, HeddleRegion, o->buffer);
       b->first = MIN (b->first, at);
       b->last = MAX (b->last, at);
     }
@@ -342,50 +342,10 @@ touch (CpuPlan *plan, const Operand *o, gint at)
 static void
 name_peak (CpuPlan *plan)
 {
-  gsize best = 0;
-  for (guint i = 0; i < plan->steps->len; i++)
-    {
-      gsize live = 0;
-      for (guint j = 0; j < plan->buffers->len; j++)
-        {
-          const Buffer *b = &g_array_index (plan->buffers, Buffer, j);
-          live += b->first <= (gint) i && b->last >= (gint) i ? b->bytes : 0;
-        }
-      const Step *step = plan->steps->pdata[i];
-      if (live > best)
-        {
-          best = live;
-          plan->peak = step->op ? step->op->name : step->what;
-        }
-    }
-}
-
-static guint
-root_of (const guint *same_as, guint buffer)
-{
-  while (same_as[buffer] != buffer)
-    buffer = same_as[buffer];
-  return buffer;
-}
-
-/* Results that take over the memory of what they are made from: SAME_AS[buffer] leads to the buffer whose place it gets, whose lifetime grows. */
-static void
-share_memory (const CpuPlan *plan, HeddleLifetime *lives, gsize *sizes, guint *same_as)
-{
-  for (guint i = 0; i < plan->buffers->len; i++)
-    same_as[i] = i;
-  for (guint i = 0; plan->device->flags.fusion && i < plan->sharing->len; i++)
-    {
-      const Sharing *s = &g_array_index (plan->sharing, Sharing, i);
-      guint root = root_of (same_as, s->in);
-      gboolean ends = lives[root].last == (gint) s->step, begins = lives[s->out].first == (gint) s->step && same_as[s->out] == s->out;
-      if (ends && begins && root != s->out && sizes[s->out] <= sizes[root])
-        {
-          same_as[s->out] = root;
-          lives[root].last = lives[s->out].last;
-          sizes[s->out] = 0;
-        }
-    }
+  gint at = heddle_memory_peak ((const HeddleRegion *) plan->buffers->data, plan->buffers->len, plan->steps->len);
+  const Step *step = at >= 0 ? plan->steps->pdata[at] : NULL;
+  if (step)
+    plan->peak = step->op ? step->op->name : step->what;
 }
 
 /* Plans of one device take turns, so the largest need is enough for all. */
@@ -414,10 +374,6 @@ grow_arena (CpuPlan *plan, GError **error)
 static gboolean
 make_arena (CpuPlan *plan, GError **error)
 {
-  guint n = plan->buffers->len;
-  g_autofree gsize *sizes = g_new (gsize, n + 1), *offsets = g_new0 (gsize, n + 1);
-  g_autofree HeddleLifetime *lives = g_new (HeddleLifetime, n + 1);
-  g_autofree guint *same_as = g_new (guint, n + 1);
   for (guint i = 0; i < plan->steps->len; i++)
     {
       const Step *step = plan->steps->pdata[i];
@@ -430,20 +386,8 @@ make_arena (CpuPlan *plan, GError **error)
     }
   for (guint i = 0; i < plan->program->outputs->len; i++)
     touch (plan, &plan->outputs[i], (gint) plan->steps->len);
-  for (guint i = 0; i < n; i++)
-    {
-      const Buffer *b = &g_array_index (plan->buffers, Buffer, i);
-      sizes[i] = b->bytes;
-      lives[i] = (HeddleLifetime) { b->first, b->last };
-    }
-  share_memory (plan, lives, sizes, same_as);
-  plan->arena_bytes = heddle_memory_plan (sizes, lives, n, ARENA_ALIGN, offsets);
-  for (guint i = 0; i < n; i++)
-    {
-      Buffer *b = &g_array_index (plan->buffers, Buffer, i);
-      b->offset = offsets[root_of (same_as, i)];
-      b->first += same_as[i] != i && b->first < b->last;      /* during that step the place still counts for what it takes over */
-    }
+  plan->arena_bytes = heddle_memory_place ((HeddleRegion *) plan->buffers->data, plan->buffers->len, (const HeddleTakeOver *) plan->sharing->data,
+                                           plan->device->flags.fusion ? plan->sharing->len : 0, ARENA_ALIGN);
   gboolean ok = grow_arena (plan, error);
   name_peak (plan);
   return ok;
@@ -468,7 +412,7 @@ describe_op (CpuCompiler *c, guint i)
   g_autofree char *layout = o ? cpu_layout_name (c->device, o->layout) : g_strdup ("");
   GString *text = g_string_new (layout);
   if (o && o->where == IN_ARENA)
-    g_string_append_printf (text, " @%" G_GSIZE_FORMAT, g_array_index (plan->buffers, Buffer, o->buffer).offset);
+    g_string_append_printf (text, " @%" G_GSIZE_FORMAT, g_array_index (plan->buffers, HeddleRegion, o->buffer).offset);
   else if (o && o->where == IN_VARIABLE)
     g_string_append_printf (text, " in %s", o->variable->name);
   if (c->cluster[i] >= 0)
@@ -546,8 +490,8 @@ cpu_compile (HeddleDevice *device, HeddleProgram *program, GError **error)
   plan->device = (CpuDevice *) device;
   plan->program = program;
   plan->steps = g_ptr_array_new_with_free_func (step_free);
-  plan->buffers = g_array_new (FALSE, FALSE, sizeof (Buffer));
-  plan->sharing = g_array_new (FALSE, FALSE, sizeof (Sharing));
+  plan->buffers = g_array_new (FALSE, FALSE, sizeof (HeddleRegion));
+  plan->sharing = g_array_new (FALSE, FALSE, sizeof (HeddleTakeOver));
   plan->constants = g_array_new (FALSE, FALSE, sizeof (float));
   plan->layouts = g_ptr_array_new_with_free_func (g_free);
   plan->profile = plan->timed = g_getenv ("HEDDLE_CPU_PROFILE") != NULL;

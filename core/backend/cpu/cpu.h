@@ -52,9 +52,6 @@ typedef struct
   guint           made;         /* of a form: steps of the plan before it */
 } Operand;
 
-typedef struct { gsize bytes, offset; gint first, last; } Buffer;
-/* Step STEP may write buffer OUT over buffer IN, if it is the last to read that. */
-typedef struct { guint step, in, out; } Sharing;
 typedef struct { const HeddleValue *value; char *form; } Owner;   /* of a buffer: NULL for scratch; FORM "" as it was made */
 
 typedef struct _CpuPlan CpuPlan;
@@ -83,8 +80,8 @@ struct _CpuPlan
   CpuDevice     *device;
   HeddleProgram *program;
   GPtrArray     *steps;          /* Step *, owned */
-  GArray        *buffers;        /* Buffer */
-  GArray        *sharing;        /* Sharing, in the order of steps */
+  GArray        *buffers;        /* HeddleRegion */
+  GArray        *sharing;        /* HeddleTakeOver, in the order of steps */
   GArray        *owners;         /* Owner, one per buffer */
   GArray        *constants;      /* float */
   GPtrArray     *layouts;        /* Layout *, owned: of this plan's values */

@@ -98,7 +98,7 @@ cpu_plan_buffer (HeddlePlan *base, guint i, HeddlePlanBuffer *buffer)
   gboolean there = i < plan->buffers->len;
   if (there)
     {
-      const Buffer *b = &g_array_index (plan->buffers, Buffer, i);
+      const HeddleRegion *b = &g_array_index (plan->buffers, HeddleRegion, i);
       const Owner *owner = &g_array_index (plan->owners, Owner, i);
       *buffer = (HeddlePlanBuffer) { .value = owner->value, .form = owner->value ? owner->form : scratch_of (plan, i), .offset = b->offset, .bytes = b->bytes, .first = b->first, .last = b->last };
     }

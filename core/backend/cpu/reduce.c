@@ -103,23 +103,6 @@ run_reduce_planes (CpuPlan *plan, Step *step)
     }
 }
 
-/* Which input axes are summed: by attribute, or for SUM_TO where the result has size 1 or no axis. */
-static guint32
-summed_axes (const HeddleOp *op)
-{
-  const HeddleShape *from = &op->in[0]->shape, *to = &op->out[0]->shape;
-  guint32 axes = 0;
-  if (op->info->code == HEDDLE_OP_SUM_TO)
-    for (gint32 i = 0; i < from->rank; i++)
-      {
-        gint32 j = to->rank - from->rank + i;
-        axes |= (j < 0 || to->size[j] != from->size[i] ? 1u : 0) << i;
-      }
-  else
-    axes = ((const HeddleReduceAttr *) op->attr)->axes ? ((const HeddleReduceAttr *) op->attr)->axes : (1u << from->rank) - 1;
-  return axes;
-}
-
 /* Axes of size 1 are left out; a scalar is one axis. */
 static gint64
 merge_axes (Reduce *r, const HeddleShape *s, guint32 summed)
@@ -148,7 +131,7 @@ static void
 emit_reduce (CpuCompiler *c, const HeddleOp *op)
 {
   const HeddleShape *s = &op->in[0]->shape;
-  guint32 axes = summed_axes (op);
+  guint32 axes = heddle_op_summed_axes (op);
   gboolean planes = s->rank == 4 && axes == (1u << 2 | 1u << 3) && cpu_made (c, op->in[0])->layout->kind == LAYOUT_BLOCKED;
   Reduce *r = g_new0 (Reduce, 1);
   gint64 outputs = merge_axes (r, s, axes);

@@ -10,7 +10,7 @@ touch (CudaPlan *plan, const CudaOperand *operands, guint n, gint at)
   for (guint i = 0; i < n; i++)
     if (operands[i].where == CUDA_ARENA)
       {
-        CudaBuffer *b = &g_array_index (plan->buffers, CudaBuffer, operands[i].index);
+        HeddleRegion *b = &g_array_index (plan->buffers, HeddleRegion, operands[i].index);
         b->first = MIN (b->first, at);
         b->last = MAX (b->last, at);
       }
@@ -19,50 +19,10 @@ touch (CudaPlan *plan, const CudaOperand *operands, guint n, gint at)
 static void
 name_peak (CudaPlan *plan)
 {
-  gsize best = 0;
-  for (guint i = 0; i < plan->steps->len; i++)
-    {
-      const CudaStep *step = plan->steps->pdata[i];
-      gsize live = 0;
-      for (guint j = 0; j < plan->buffers->len; j++)
-        {
-          const CudaBuffer *b = &g_array_index (plan->buffers, CudaBuffer, j);
-          live += b->first <= (gint) i && b->last >= (gint) i ? b->bytes : 0;
-        }
-      if (live > best)
-        {
-          best = live;
-          plan->peak = step->op ? step->op->name : step->what;
-        }
-    }
-}
-
-static guint
-root_of (const guint *same_as, guint buffer)
-{
-  while (same_as[buffer] != buffer)
-    buffer = same_as[buffer];
-  return buffer;
-}
-
-/* Results that take over the memory of what they are made from: SAME_AS[buffer] leads to the buffer whose place it gets, whose lifetime grows. */
-static void
-share_memory (const CudaPlan *plan, HeddleLifetime *lives, gsize *sizes, guint *same_as)
-{
-  for (guint i = 0; i < plan->buffers->len; i++)
-    same_as[i] = i;
-  for (guint i = 0; plan->device->flags.fusion && i < plan->sharing->len; i++)
-    {
-      const CudaSharing *s = &g_array_index (plan->sharing, CudaSharing, i);
-      guint root = root_of (same_as, s->in);
-      gboolean ends = lives[root].last == (gint) s->step, begins = lives[s->out].first == (gint) s->step && same_as[s->out] == s->out;
-      if (ends && begins && root != s->out && sizes[s->out] <= sizes[root])
-        {
-          same_as[s->out] = root;
-          lives[root].last = lives[s->out].last;
-          sizes[s->out] = 0;
-        }
-    }
+  gint at = heddle_memory_peak ((const HeddleRegion *) plan->buffers->data, plan->buffers->len, plan->steps->len);
+  const CudaStep *step = at >= 0 ? plan->steps->pdata[at] : NULL;
+  if (step)
+    plan->peak = step->op ? step->op->name : step->what;
 }
 
 static void
@@ -76,29 +36,6 @@ find_lifetimes (CudaPlan *plan)
       touch (plan, step->scratch, step->n_scratch, (gint) i);
     }
   touch (plan, plan->outputs, plan->program->outputs->len, (gint) plan->steps->len);
-}
-
-static void
-place_buffers (CudaPlan *plan)
-{
-  guint n = plan->buffers->len;
-  g_autofree gsize *sizes = g_new (gsize, n + 1), *offsets = g_new0 (gsize, n + 1);
-  g_autofree HeddleLifetime *lives = g_new (HeddleLifetime, n + 1);
-  g_autofree guint *same_as = g_new (guint, n + 1);
-  for (guint i = 0; i < n; i++)
-    {
-      const CudaBuffer *b = &g_array_index (plan->buffers, CudaBuffer, i);
-      sizes[i] = b->bytes;
-      lives[i] = (HeddleLifetime) { b->first, b->last };
-    }
-  share_memory (plan, lives, sizes, same_as);
-  plan->arena_bytes = heddle_memory_plan (sizes, lives, n, ALIGN, offsets);
-  for (guint i = 0; i < n; i++)
-    {
-      CudaBuffer *b = &g_array_index (plan->buffers, CudaBuffer, i);
-      b->offset = offsets[root_of (same_as, i)];
-      b->first += same_as[i] != i && b->first < b->last;      /* during that step the place still counts for what it takes over */
-    }
 }
 
 static void
@@ -130,7 +67,8 @@ cuda_place (CudaPlan *plan, GError **error)
   CudaDevice *device = plan->device;
   gboolean ok = TRUE;
   find_lifetimes (plan);
-  place_buffers (plan);
+  plan->arena_bytes = heddle_memory_place ((HeddleRegion *) plan->buffers->data, plan->buffers->len, (const HeddleTakeOver *) plan->sharing->data,
+                                           device->flags.fusion ? plan->sharing->len : 0, ALIGN);
   place_inputs (plan);
   name_peak (plan);
   if (device->arena_bytes < plan->arena_bytes)

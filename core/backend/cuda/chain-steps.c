@@ -197,7 +197,6 @@ copy_of (const HeddleVariable *variable, gpointer data)
   return o ? o->dtype : 0;
 }
 
-/* An argument that is written and is a variable's: what is read of it elsewhere is stale from here on. */
 static void
 add_argument (CudaCompiler *c, CudaStep *step, const ChainArg *a, CudaLayout order, const Copies *copies, Arg *arg)
 {

@@ -133,12 +133,27 @@ lower_shadow (CudaCompiler *c, const HeddleOp *op)
 
 /* ---- lowering ---- */
 
+/* Converted copies of a variable are stale once it is assigned. */
+static void
+forget_copies (CudaCompiler *c, const HeddleVariable *v)
+{
+  for (guint i = 0; i < c->plan->program->values->len; i++)
+    {
+      const HeddleValue *other = c->plan->program->values->pdata[i];
+      gboolean same = other->kind == HEDDLE_VALUE_VARIABLE && (other->variable == v || other->variable->flat == v || v->flat == other->variable);
+      if (same && c->forms[i] && c->forms[i]->len > 1)
+        g_array_set_size (c->forms[i], 1);
+    }
+}
+
 static void
 note_write (CudaCompiler *c, const HeddleOp *op)
 {
   HeddleVariable *v = op->info->code == HEDDLE_OP_ASSIGN ? op->in[0]->variable : NULL, *flat = v && v->flat ? v->flat : v;
   if (v && v->role == HEDDLE_ROLE_PARAM && !g_ptr_array_find (c->plan->writes, flat, NULL))
     g_ptr_array_add (c->plan->writes, flat);
+  if (v)
+    forget_copies (c, v);
 }
 
 static gboolean
@@ -285,8 +300,8 @@ plan_new (CudaDevice *device, HeddleProgram *program)
   plan->device = device;
   plan->program = program;
   plan->steps = g_ptr_array_new_with_free_func (step_free);
-  plan->buffers = g_array_new (FALSE, FALSE, sizeof (CudaBuffer));
-  plan->sharing = g_array_new (FALSE, FALSE, sizeof (CudaSharing));
+  plan->buffers = g_array_new (FALSE, FALSE, sizeof (HeddleRegion));
+  plan->sharing = g_array_new (FALSE, FALSE, sizeof (HeddleTakeOver));
   plan->constants = g_array_new (FALSE, FALSE, sizeof (float));
   plan->faults = g_array_new (FALSE, FALSE, sizeof (CudaFault));
   plan->strings = g_ptr_array_new_with_free_func (g_free);

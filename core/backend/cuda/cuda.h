@@ -89,9 +89,6 @@ typedef struct
   CudaLayout      layout;
 } CudaOperand;
 
-typedef struct { gsize bytes, offset; gint first, last; } CudaBuffer;
-/* Step STEP may write buffer OUT over buffer IN, if it is the last to read that. */
-typedef struct { guint step, in, out; } CudaSharing;
 typedef struct { const HeddleValue *value; char *form; } CudaOwner;   /* of a buffer: NULL for scratch; FORM "" as it was made */
 
 typedef gboolean (*CudaRun) (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error);
@@ -120,8 +117,8 @@ struct _CudaPlan
   CudaDevice    *device;
   HeddleProgram *program;
   GPtrArray     *steps;          /* CudaStep *, owned */
-  GArray        *buffers;        /* CudaBuffer */
-  GArray        *sharing;        /* CudaSharing, in the order of steps */
+  GArray        *buffers;        /* HeddleRegion */
+  GArray        *sharing;        /* HeddleTakeOver, in the order of steps */
   GArray        *owners;         /* CudaOwner, one per buffer */
   GArray        *constants;      /* float */
   GArray        *faults;         /* CudaFault */

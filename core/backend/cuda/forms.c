@@ -82,7 +82,7 @@ add_form (CudaCompiler *c, const HeddleValue *v, CudaOperand o)
 static guint
 buffer_new (CudaPlan *plan, gsize bytes)
 {
-  CudaBuffer buffer = { MAX (bytes, 4), 0, G_MAXINT, -1 };
+  HeddleRegion buffer = { MAX (bytes, 4), 0, G_MAXINT, -1 };
   g_array_append_val (plan->buffers, buffer);
   return plan->buffers->len - 1;
 }
@@ -295,7 +295,7 @@ cuda_may_share (CudaCompiler *c, const CudaStep *step, guint in, guint out)
 {
   const CudaOperand *a = &step->in[in], *b = &step->out[out];
   if (a->where == CUDA_ARENA && b->where == CUDA_ARENA && a->index != b->index)
-    g_array_append_val (c->plan->sharing, ((CudaSharing) { c->plan->steps->len - 1, a->index, b->index }));
+    g_array_append_val (c->plan->sharing, ((HeddleTakeOver) { c->plan->steps->len - 1, a->index, b->index }));
 }
 
 const char *
@@ -345,7 +345,7 @@ cuda_pointer (CudaPlan *plan, const CudaOperand *o)
   switch (o->where)
     {
     case CUDA_NOWHERE: break;
-    case CUDA_ARENA: p = plan->device->arena + g_array_index (plan->buffers, CudaBuffer, o->index).offset; break;
+    case CUDA_ARENA: p = plan->device->arena + g_array_index (plan->buffers, HeddleRegion, o->index).offset; break;
     case CUDA_VARIABLE: p = o->variable->data; break;
     case CUDA_INPUT: p = plan->device->slots[plan->slot].memory + plan->input_offset[o->index]; break;
     case CUDA_CONSTANT: p = plan->constant_memory + o->index; break;

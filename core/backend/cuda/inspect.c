@@ -147,7 +147,7 @@ cuda_plan_buffer (HeddlePlan *base, guint i, HeddlePlanBuffer *buffer)
   gboolean there = i < plan->buffers->len;
   if (there)
     {
-      const CudaBuffer *b = &g_array_index (plan->buffers, CudaBuffer, i);
+      const HeddleRegion *b = &g_array_index (plan->buffers, HeddleRegion, i);
       const CudaOwner *owner = &g_array_index (plan->owners, CudaOwner, i);
       *buffer = (HeddlePlanBuffer) { .value = owner->value, .form = owner->value ? owner->form : scratch_of (plan, i), .offset = b->offset, .bytes = b->bytes, .first = b->first, .last = b->last };
     }
@@ -217,7 +217,7 @@ cuda_describe (CudaCompiler *c)
       const char *what = kernel_of (plan, op);
       GString *text = g_string_new (o ? layout_name (o->layout) : "");
       if (o && o->where == CUDA_ARENA)
-        g_string_append_printf (text, " @%" G_GSIZE_FORMAT, g_array_index (plan->buffers, CudaBuffer, o->index).offset);
+        g_string_append_printf (text, " @%" G_GSIZE_FORMAT, g_array_index (plan->buffers, HeddleRegion, o->index).offset);
       else if (o && o->where == CUDA_VARIABLE)
         g_string_append_printf (text, " in %s", o->variable->name);
       else if (o && o->where == CUDA_SHADOW)

@@ -3,23 +3,6 @@
 
 /* ---- sums over axes ---- */
 
-/* Which input axes are summed: by attribute, or for SUM_TO where the result has size 1 or no axis. */
-static guint32
-summed_axes (const HeddleOp *op)
-{
-  const HeddleShape *from = &op->in[0]->shape, *to = &op->out[0]->shape;
-  guint32 axes = 0;
-  if (op->info->code == HEDDLE_OP_SUM_TO)
-    for (gint32 i = 0; i < from->rank; i++)
-      {
-        gint32 j = to->rank - from->rank + i;
-        axes |= (j < 0 || to->size[j] != from->size[i] ? 1u : 0) << i;
-      }
-  else
-    axes = ((const HeddleReduceAttr *) op->attr)->axes ? ((const HeddleReduceAttr *) op->attr)->axes : (1u << from->rank) - 1;
-  return axes;
-}
-
 static void
 add_axis (gint32 *rank, gint64 *sizes, gint64 *strides, gint64 size, gint64 stride)
 {
@@ -59,7 +42,7 @@ reduction (const HeddleShape *s, CudaLayout layout, guint32 axes)
 static gboolean
 run_reduce (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
 {
-  HkReduce a = reduction (&step->in[0].shape, step->in[0].layout, summed_axes (step->op));
+  HkReduce a = reduction (&step->in[0].shape, step->in[0].layout, heddle_op_summed_axes (step->op));
   a.x = IN (0);
   a.y = OUT (0);
   a.factor = step->op->info->code == HEDDLE_OP_MEAN ? 1 / (float) a.n_reduced : 1;
@@ -70,7 +53,7 @@ static void
 lower_reduce (CudaCompiler *c, const HeddleOp *op)
 {
   CudaOperand x = *cuda_made (c, op->in[0]);
-  HkReduce a = reduction (&x.shape, x.layout, summed_axes (op));
+  HkReduce a = reduction (&x.shape, x.layout, heddle_op_summed_axes (op));
   gsize scratch = cuda_reduce_scratch (&a);
   CudaStep *step = cuda_step_new (c, op, "reduce", run_reduce);
   cuda_step_in (step, x);
