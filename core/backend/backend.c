@@ -28,8 +28,13 @@ load_backend (const char *kind, char **file, GError **error)
   const HeddleBackend *backend = NULL;
   gpointer symbol = NULL;
   *file = module_file (kind);
-  /* libgomp reads this when it is loaded, which the module does: spinning at barriers costs hundredfold on a shared machine. */
-  g_setenv ("OMP_WAIT_POLICY", "passive", FALSE);
+  /* libgomp reads these when it is loaded, which the module does.  Spinning at barriers costs hundredfold on a shared machine and wins much on a free one:
+   * about a millisecond of it, which the cpu module switches off while the CPUs are shared (cpu/waiting.h). */
+  if (!g_getenv ("OMP_WAIT_POLICY"))
+    {
+      g_setenv ("OMP_WAIT_POLICY", "passive", TRUE);
+      g_setenv ("GOMP_SPINCOUNT", "20000", FALSE);
+    }
   if (!*file)
     {
       g_autofree char *folders = g_strjoinv (":", (char **) heddle_paths_backends ());

@@ -115,7 +115,8 @@ struct _HeddleDevice { const HeddleDeviceIface *iface; const HeddleBackend *back
 struct _HeddlePlan   { HeddleDevice *device; };
 
 /* Opens "cpu", "cuda", "cuda:1" or "auto" (cuda if it works, else cpu, and *WHY says why not).  The module is searched in the build tree's or the
- * installed backend folder (overridable by HEDDLE_BACKEND_PATH).  Sets OMP_WAIT_POLICY=passive, if unset, before the first cpu module is opened. */
+ * installed backend folder (overridable by HEDDLE_BACKEND_PATH).  If OMP_WAIT_POLICY is unset, sets it to passive and GOMP_SPINCOUNT, if unset,
+ * to about a millisecond before the first module is opened. */
 HeddleDevice *heddle_device_open   (const char *spec, const HeddleFlags *flags, char **why, GError **error);
 void          heddle_device_close  (HeddleDevice *device);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (HeddleDevice, heddle_device_close)

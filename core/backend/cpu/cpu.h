@@ -4,6 +4,7 @@
 
 #include "backend/backend.h"
 #include "isa.h"
+#include "waiting.h"
 
 #include <dnnl.h>
 
@@ -29,6 +30,8 @@ typedef struct
   dnnl_engine_t  engine;
   dnnl_stream_t  stream;
   guint          threads;
+  CpuWaiting    *waiting;       /* NULL: nothing to choose */
+  gboolean       led;           /* WAITING has been asked for: at the first run, by the thread that runs */
   gint           block;         /* channels of a block: 8 or 16 */
   guint64        allocations, primitives, reorders;
   char          *arena;         /* one for all plans: only one runs at a time */

@@ -21,6 +21,7 @@ device_close (HeddleDevice *device)
   for (guint i = 0; i < cpu->memory->len; i++)
     free (cpu->memory->pdata[i]);
   free (cpu->arena);
+  cpu_waiting_free (cpu->waiting);
   g_ptr_array_unref (cpu->memory);
   g_ptr_array_unref (cpu->layouts);
   dnnl_stream_destroy (cpu->stream);
@@ -246,6 +247,16 @@ run_timed (CpuPlan *plan)
     }
 }
 
+static void
+look_around (CpuDevice *cpu)
+{
+  if (!cpu->led)
+    cpu->waiting = cpu_waiting_new (cpu->threads);
+  cpu->led = TRUE;
+  if (cpu->waiting)
+    cpu_waiting_look (cpu->waiting, heddle_trace_clock ());
+}
+
 static gboolean
 plan_run (HeddlePlan *base, const gpointer *inputs, GError **error)
 {
@@ -253,6 +264,7 @@ plan_run (HeddlePlan *base, const gpointer *inputs, GError **error)
   gboolean ok = TRUE;
   plan->inputs = inputs;
   omp_set_num_threads ((int) plan->device->threads);
+  look_around (plan->device);
   if (plan->timed)
     run_timed (plan);
   else
