@@ -113,6 +113,17 @@ residual_without_relu (Net *n)
   return conv (n, between (n, heddle_add (n->b, x, norm (n, conv (n, x, 16, 3, 1, FALSE)))), 16, 1, 0, FALSE);
 }
 
+/* residual blocks without norms */
+static HeddleValue *leaky (Net *n, HeddleValue *x) { return between (n, heddle_leaky_relu (n->b, x, 0.125)); }
+
+static HeddleValue *
+sums_of_convs (Net *n)
+{
+  HeddleValue *x = leaky (n, conv (n, input (n, heddle_shape (3, channels, height, width)), channels, 3, 1, TRUE));
+  HeddleValue *y = leaky (n, between (n, heddle_add (n->b, conv (n, leaky (n, conv (n, x, channels, 3, 1, FALSE)), channels, 3, 1, TRUE), x)));
+  return between (n, heddle_add (n->b, y, conv (n, y, channels, 1, 0, TRUE)));
+}
+
 static HeddleValue *
 normalised_pool (Net *n)
 {
@@ -421,6 +432,20 @@ test_norm (void)
     }
 }
 
+static void
+test_conv (void)
+{
+  static const gint64 sizes[][2] = { { 8, 8 }, { 9, 7 }, { 1, 5 } };
+  static const char *const joined[] = { "+add", "+leaky_relu", "+add+leaky_relu", NULL };
+  for (guint s = 0; s < G_N_ELEMENTS (sizes); s++)
+    for (channels = 16; channels <= 48; channels += 16)
+      {
+        height = sizes[s][0];
+        width = sizes[s][1];
+        check ("sums of convolutions", sums_of_convs, joined, FALSE);
+      }
+}
+
 static gboolean
 has_avx512 (void)
 {
@@ -476,10 +501,11 @@ static void
 test_nonfinite (void)
 {
   static const float poisons[] = { NAN, INFINITY, -INFINITY };
-  static const Build builds[] = { block, cross, odd_parts, split_rows, summed_norms };
+  static const Build builds[] = { block, cross, odd_parts, split_rows, summed_norms, sums_of_convs };
   height = 70;
   width = 50;
   causal = TRUE;
+  channels = 16;
   for (guint k = 0; k < G_N_ELEMENTS (poisons) * G_N_ELEMENTS (builds); k++)
     {
       poison = poisons[k / G_N_ELEMENTS (builds)];
@@ -527,6 +553,7 @@ main (int argc, char **argv)
 {
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/fusion/direct", test_direct);
+  g_test_add_func ("/fusion/conv", test_conv);
   g_test_add_func ("/fusion/norm", test_norm);
   g_test_add_func ("/fusion/transformer", test_transformer);
   g_test_add_func ("/fusion/nonfinite", test_nonfinite);

@@ -80,6 +80,54 @@ cpu_emit_reorder (CpuCompiler *c, const Operand *src, const Operand *dst)
     c->plan->n_reorders++;
 }
 
+/* ---- what follows a product in the same kernel ---- */
+
+/* The only reader of a convolution's or linear operation's result when it adds a tensor that is there already, or NULL; ADDED: that tensor */
+static const HeddleOp *
+added_to (const CpuCompiler *c, const HeddleOp *op, const HeddleValue **added)
+{
+  const HeddleValue *y = op->out[0];
+  const HeddleOp *add = cpu_only_user (c, y);
+  gboolean ok = add && add->info->code == HEDDLE_OP_ADD && y->dtype == HEDDLE_F32 && add->out[0]->dtype == HEDDLE_F32 && add->in[0] != add->in[1];
+  const HeddleValue *other = ok ? add->in[add->in[0] == y] : NULL;
+  ok = ok && other->kind == HEDDLE_VALUE_TEMP && other->dtype == HEDDLE_F32 && heddle_shape_equal (&other->shape, &y->shape) && c->forms[other->id] && !c->forward[add->out[0]->id];
+  *added = other;
+  return ok ? add : NULL;
+}
+
+/* What a convolution does to its sums before it stores them.  Not relu: oneDNN's is max (x, 0), which makes 0 of NaN and so hides that training has failed; with a
+ * slope it compares and keeps NaN. */
+typedef struct
+{
+  const HeddleOp    *add, *activation;
+  const HeddleValue *added;
+} After;
+
+static After
+after_of (const CpuCompiler *c, const HeddleOp *op)
+{
+  After after = { 0 };
+  after.add = added_to (c, op, &after.added);
+  const HeddleValue *y = after.add ? after.add->out[0] : op->out[0];
+  const HeddleOp *user = cpu_only_user (c, y);
+  if (user && user->info->code == HEDDLE_OP_LEAKY_RELU && y->dtype == HEDDLE_F32 && user->out[0]->dtype == HEDDLE_F32 && !c->forward[user->out[0]->id]
+      && ((const HeddleSlopeAttr *) user->attr)->slope != 0)
+    after.activation = user;
+  return after;
+}
+
+static dnnl_post_ops_t
+post_ops (const After *after, const dnnl_memory_desc_t *y)
+{
+  dnnl_post_ops_t ops = NULL;
+  dnnl_post_ops_create (&ops);
+  if (after->add)
+    dnnl_post_ops_append_binary (ops, dnnl_binary_add, y);
+  if (after->activation)
+    dnnl_post_ops_append_eltwise (ops, 1, dnnl_eltwise_relu, (float) ((const HeddleSlopeAttr *) after->activation->attr)->slope, 0);
+  return ops;
+}
+
 /* ---- convolution descriptors ---- */
 
 typedef struct
@@ -89,6 +137,7 @@ typedef struct
   gint64      groups;
   gboolean    bias;
   HeddleDtype dtype;            /* of what is multiplied: f32, or bf16 where its products are made as such; sums, bias and the weight's gradient are f32 */
+  After       after;
 } Conv;
 
 static Conv
@@ -157,6 +206,7 @@ conv_pd (const CpuDevice *device, const Conv *k, Direction direction, dnnl_alg_k
   dnnl_convolution_desc_t desc;
   dnnl_primitive_desc_t pd = NULL, hint = NULL;
   dnnl_primitive_attr_t attr = NULL;
+  dnnl_post_ops_t after = NULL;
   dnnl_dims_t channels = { k->w.size[0] };
   dnnl_memory_desc_t *bias = k->bias ? &b : NULL;
   data_md (device, &k->x, k->dtype, x_format, &x);
@@ -166,6 +216,8 @@ conv_pd (const CpuDevice *device, const Conv *k, Direction direction, dnnl_alg_k
   dnnl_memory_desc_init_by_tag (&b, 1, channels, dnnl_f32, dnnl_a);
   dnnl_primitive_attr_create (&attr);
   dnnl_primitive_attr_set_scratchpad_mode (attr, dnnl_scratchpad_mode_user);
+  after = post_ops (&k->after, &y);
+  dnnl_primitive_attr_set_post_ops (attr, after);
   dnnl_status_t status = dnnl_dilated_convolution_forward_desc_init (&desc, dnnl_forward_training, direction == FORWARD ? algorithm : dnnl_convolution_direct, &x, &w,
                                                                      direction == FORWARD ? bias : NULL, &y, k->strides, k->dilates, k->padding, k->padding_end);
   if (status == dnnl_success)
@@ -177,6 +229,7 @@ conv_pd (const CpuDevice *device, const Conv *k, Direction direction, dnnl_alg_k
   if (status == dnnl_success && direction != FORWARD)
     status = dnnl_primitive_desc_create (&pd, &desc, attr, device->engine, hint);
   dnnl_primitive_desc_destroy (hint);
+  dnnl_post_ops_destroy (after);
   dnnl_primitive_attr_destroy (attr);
   return pd;
 }
@@ -240,6 +293,24 @@ choose_bf16 (CpuDevice *device, Conv *k, Direction direction, DataFormat *x, Dat
       pd = NULL;
     }
   k->dtype = pd ? HEDDLE_BF16 : HEDDLE_F32;
+  return pd;
+}
+
+/* A forward convolution with what follows it, where oneDNN has that in a kernel.  Winograd's takes no second tensor, and is worth more than a sum. */
+static dnnl_primitive_desc_t
+choose_joined (CpuDevice *device, Conv *k, const After *after, DataFormat *x, DataFormat *y)
+{
+  dnnl_primitive_desc_t pd = NULL;
+  k->after = *after;
+  if ((after->add || after->activation) && !winograd_pays (device, k))
+    pd = choose_pd (device, k, FORWARD, x, y);
+  if (pd && is_called (pd, "ref"))
+    {
+      dnnl_primitive_desc_destroy (pd);
+      pd = NULL;
+    }
+  if (!pd)
+    k->after = (After) { 0 };
   return pd;
 }
 
@@ -326,6 +397,18 @@ finish_step (CpuCompiler *c, const HeddleOp *op, Primitive *p, dnnl_primitive_de
 }
 
 static void
+finish_forward (CpuCompiler *c, const HeddleOp *op, Primitive *p, dnnl_primitive_desc_t pd, const Conv *k)
+{
+  Step *step = finish_step (c, op, p, pd);
+  g_autofree char *what = g_strconcat (step->what, k->after.add ? "+add" : "", k->after.activation ? "+leaky_relu" : "", NULL);
+  step->what = g_intern_string (what);
+  if (k->after.add)
+    cpu_mark_done (c, k->after.add);
+  if (k->after.activation)
+    cpu_mark_done (c, k->after.activation);
+}
+
+static void
 emit_forward (CpuCompiler *c, const HeddleOp *op, const Conv *k, dnnl_primitive_desc_t pd, const Layout *x, const Layout *y)
 {
   Primitive *p = g_new0 (Primitive, 1);
@@ -335,16 +418,20 @@ emit_forward (CpuCompiler *c, const HeddleOp *op, const Conv *k, dnnl_primitive_
     adopt_layout (c, op->in[1]->variable, w);
   Operand src = cpu_form (c, op->in[0], k->dtype, x), weight = weight_operand (c, op->in[1], k->dtype, w_md, w);
   Operand bias = k->bias ? cpu_form (c, op->in[2], HEDDLE_F32, &cpu_plain) : (Operand) { 0 };
-  Operand dst = cpu_target (c, op->out[0], k->dtype, y);
+  Operand added = k->after.add ? cpu_form (c, k->after.added, HEDDLE_F32, y) : (Operand) { 0 };
+  const HeddleOp *last = k->after.activation ? k->after.activation : k->after.add ? k->after.add : op;
+  Operand dst = cpu_target (c, last->out[0], k->dtype, y);
   add_arg (c->device, p, DNNL_ARG_SRC, dnnl_primitive_desc_query_md (pd, dnnl_query_src_md, 0), &src);
   add_arg (c->device, p, DNNL_ARG_WEIGHTS, w_md, &weight);
   if (k->bias)
     add_arg (c->device, p, DNNL_ARG_BIAS, dnnl_primitive_desc_query_md (pd, dnnl_query_weights_md, 1), &bias);
   add_arg (c->device, p, DNNL_ARG_DST, dnnl_primitive_desc_query_md (pd, dnnl_query_dst_md, 0), &dst);
+  if (k->after.add)
+    add_arg (c->device, p, DNNL_ARG_ATTR_MULTIPLE_POST_OP (0) | DNNL_ARG_SRC_1, dnnl_primitive_desc_query_md (pd, dnnl_query_dst_md, 0), &added);
   add_scratchpad (c, p, pd);
   dnnl_primitive_create (&p->primitive, pd);
-  finish_step (c, op, p, pd);
-  cpu_made_as (c, op->out[0], dst);
+  finish_forward (c, op, p, pd, k);
+  cpu_made_as (c, last->out[0], dst);
 }
 
 static void
@@ -412,6 +499,8 @@ cpu_emit_conv (CpuCompiler *c, const HeddleOp *op, GError **error)
   Direction direction = op->info->code == HEDDLE_OP_CONV2D ? FORWARD : op->info->code == HEDDLE_OP_CONV2D_GRAD_WEIGHT ? BACKWARD_WEIGHT : BACKWARD_DATA;
   gboolean direct = cpu_direct_fits (c->device, op->attr, &k.x, &k.w);
   dnnl_primitive_desc_t pd = !direct && op->in[0]->dtype == HEDDLE_BF16 ? choose_bf16 (c->device, &k, direction, &x, &y) : NULL;
+  After after = direction == FORWARD && !direct && !pd && op->in[0]->dtype == HEDDLE_F32 ? after_of (c, op) : (After) { 0 };
+  pd = pd || direct ? pd : choose_joined (c->device, &k, &after, &x, &y);
   pd = pd || direct ? pd : choose_pd (c->device, &k, direction, &x, &y);
   if (direct)
     cpu_emit_direct (c, op);
@@ -510,19 +599,6 @@ is_brgemm (dnnl_primitive_desc_t pd)
   const char *name = NULL;
   dnnl_primitive_desc_query (pd, dnnl_query_impl_info_str, 0, &name);
   return name && g_str_has_prefix (name, "brg");
-}
-
-/* The only reader of a linear operation's result when it adds a tensor that is there already, or NULL; ADDED: that tensor */
-static const HeddleOp *
-added_to (const CpuCompiler *c, const HeddleOp *op, const HeddleValue **added)
-{
-  const HeddleValue *y = op->out[0];
-  const HeddleOp *add = cpu_only_user (c, y);
-  gboolean ok = add && add->info->code == HEDDLE_OP_ADD && y->dtype == HEDDLE_F32 && add->out[0]->dtype == HEDDLE_F32 && add->in[0] != add->in[1];
-  const HeddleValue *other = ok ? add->in[add->in[0] == y] : NULL;
-  ok = ok && other->kind == HEDDLE_VALUE_TEMP && other->dtype == HEDDLE_F32 && heddle_shape_equal (&other->shape, &y->shape) && c->forms[other->id] && !c->forward[add->out[0]->id];
-  *added = other;
-  return ok ? add : NULL;
 }
 
 gboolean
