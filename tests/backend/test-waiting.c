@@ -95,8 +95,10 @@ test_switch (void)
     for (guint i = 0; i < 3; i++)
       {
         cpu_waiting_spin (w, FALSE);
+        cpu_waiting_settle (w);
         gint64 asleep = burn ();
         cpu_waiting_spin (w, TRUE);
+        cpu_waiting_settle (w);
         gint64 spinning = burn ();
         g_test_message ("asleep %.3f ms, spinning %.3f ms", (double) asleep * 1e-6, (double) spinning * 1e-6);
         g_assert_cmpint (spinning, >, 2 * asleep);

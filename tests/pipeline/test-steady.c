@@ -3,7 +3,8 @@
  * logger takes part, on the training thread where one does (a logger works on its own thread, off the training path, and may allocate).
  * Two libraries allocate inside calls we cannot avoid, and are counted apart, by the innermost library on the stack that is no language runtime:
  * oneDNN in every dnnl_primitive_execute (a map of the arguments and std::function objects: some hundred a batch in ResNet-20,
- * none in LeNet, whose kernels are ours), libgomp in a parallel region whose team it has not cached.  They free what they take: no page is touched (see the second check). */
+ * none in LeNet, whose kernels are ours), libgomp in a parallel region whose team it has not cached, and for the
+ * threads that sleep while the machine is shared (core/backend/cpu/waiting.h).  They free what they take: no page is touched (see the second check). */
 #include <dlfcn.h>
 #include <execinfo.h>
 #include <errno.h>
@@ -26,7 +27,7 @@ static guint all[N_OWNERS];
 static __thread guint mine[N_OWNERS];
 static __thread gboolean inside;
 
-/* Whose allocation is this: the innermost frame outside this file and the C and C++ runtimes. */
+/* Whose allocation is this: the innermost frame outside this file and the C and C++ runtimes (ld-linux gives new threads their storage). */
 static Owner
 owner_of (void *const *frames, int n)
 {
@@ -36,7 +37,7 @@ owner_of (void *const *frames, int n)
     {
       Dl_info info = { 0 };
       const char *file = dladdr (frames[i], &info) && info.dli_fname ? info.dli_fname : "";
-      found = !strstr (file, "libstdc++") && !strstr (file, "libc.so");
+      found = !strstr (file, "libstdc++") && !strstr (file, "libc.so") && !strstr (file, "ld-linux");
       owner = !found ? OURS : strstr (file, "libdnnl") ? ONEDNN : strstr (file, "libgomp") ? LIBGOMP : OURS;
     }
   return owner;

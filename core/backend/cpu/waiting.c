@@ -1,7 +1,7 @@
 /* cpu/waiting.c: spinning while the CPUs are ours, sleeping while they are shared.  Must not know plans or operations.
  * libgomp reads how long a thread spins once, when it is loaded (GOMP_SPINCOUNT, which core/backend/backend.c sets), but asks at each wait whether it manages more
  * threads than there are CPUs, and with OMP_WAIT_POLICY=passive does not spin at all then.  That is the switch: a team of sleeping threads on the side, one more
- * than there are CPUs, held for as long as the machine is shared. */
+ * than there are CPUs, held for as long as the machine is shared.  A thread of its own leads it, so that the training thread neither waits nor allocates. */
 #include "waiting.h"
 
 #include <fcntl.h>
@@ -14,11 +14,12 @@ struct _CpuWaiting
   CpuWaitingRule rule;
   guint    threads;
   int     *counts;        /* file of each thread of the team */
-  GThread *holder;        /* leads the team of sleepers; NULL: there is none, threads spin */
+  gboolean counted;       /* the kernel counts */
+  GThread *holder;        /* leads the team of sleepers; NULL if it could not be started: then threads always spin, slower and nothing worse */
   GMutex   mutex;
   GCond    changed;
-  gboolean ready, over;
-  gboolean counted;       /* the kernel counts */
+  gboolean sleep, over;   /* what the holder is told */
+  gboolean asleep;        /* what it has done */
 };
 
 gboolean
@@ -69,50 +70,67 @@ read_delay (const CpuWaiting *w)
 
 /* ---- the switch ---- */
 
+/* A team is kept by the thread that led it, until that gives it back. */
+static void
+keep_team (gboolean keep)
+{
+  if (keep)
+    {
+#pragma omp parallel
+      __asm__ volatile ("");                     /* a region that does nothing would be dropped */
+    }
+  else
+    omp_pause_resource (omp_pause_soft, omp_get_initial_device ());
+}
+
 static gpointer
 hold (gpointer data)
 {
   CpuWaiting *w = data;
-#pragma omp parallel num_threads (omp_get_num_procs () + 1)
-  __asm__ volatile ("");                         /* a region that does nothing would be dropped */
+  omp_set_num_threads (omp_get_num_procs () + 1);
   g_mutex_lock (&w->mutex);
-  w->ready = TRUE;
-  g_cond_broadcast (&w->changed);
   while (!w->over)
-    g_cond_wait (&w->changed, &w->mutex);
+    {
+      if (w->asleep != w->sleep)
+        {
+          gboolean sleep = w->sleep;
+          g_mutex_unlock (&w->mutex);
+          keep_team (sleep);
+          g_mutex_lock (&w->mutex);
+          w->asleep = sleep;
+          g_cond_broadcast (&w->changed);
+        }
+      else
+        g_cond_wait (&w->changed, &w->mutex);
+    }
   g_mutex_unlock (&w->mutex);
-  return NULL;                                   /* its team ends with it */
+  return NULL;
 }
 
 static void
-start_holder (CpuWaiting *w)
-{
-  w->ready = w->over = FALSE;
-  w->holder = g_thread_try_new ("heddle-idle", hold, w, NULL);      /* without it threads go on spinning: slower, nothing worse */
-  g_mutex_lock (&w->mutex);
-  while (w->holder && !w->ready)
-    g_cond_wait (&w->changed, &w->mutex);
-  g_mutex_unlock (&w->mutex);
-}
-
-static void
-end_holder (CpuWaiting *w)
+tell_holder (CpuWaiting *w, gboolean sleep, gboolean over)
 {
   g_mutex_lock (&w->mutex);
-  w->over = TRUE;
-  g_cond_broadcast (&w->changed);
+  if (w->sleep != sleep || w->over != over)
+    g_cond_broadcast (&w->changed);
+  w->sleep = sleep;
+  w->over = over;
   g_mutex_unlock (&w->mutex);
-  g_thread_join (w->holder);
-  w->holder = NULL;
 }
 
 void
 cpu_waiting_spin (CpuWaiting *w, gboolean spin)
 {
-  if (spin && w->holder)
-    end_holder (w);
-  else if (!spin && !w->holder)
-    start_holder (w);
+  tell_holder (w, !spin, FALSE);
+}
+
+void
+cpu_waiting_settle (CpuWaiting *w)
+{
+  g_mutex_lock (&w->mutex);
+  while (w->holder && w->asleep != w->sleep)
+    g_cond_wait (&w->changed, &w->mutex);
+  g_mutex_unlock (&w->mutex);
 }
 
 /* ---- life ---- */
@@ -130,6 +148,7 @@ cpu_waiting_new (guint threads)
       g_mutex_init (&w->mutex);
       g_cond_init (&w->changed);
       w->counted = open_counts (w);
+      w->holder = g_thread_try_new ("heddle-idle", hold, w, NULL);
       cpu_waiting_spin (w, w->counted);          /* blind, the safe side is to sleep */
     }
   return w;
@@ -140,7 +159,9 @@ cpu_waiting_free (CpuWaiting *w)
 {
   if (w)
     {
-      cpu_waiting_spin (w, TRUE);
+      tell_holder (w, FALSE, TRUE);
+      if (w->holder)
+        g_thread_join (w->holder);
       for (guint i = 0; i < w->threads; i++)
         if (w->counts[i] >= 0)
           close (w->counts[i]);

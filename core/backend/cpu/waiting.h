@@ -29,9 +29,10 @@ typedef struct _CpuWaiting CpuWaiting;
 /* For the team of THREADS that the calling thread leads.  NULL if there is nothing to choose: one thread, or a policy set by the user.  Where the kernel does not count they sleep at once always. */
 CpuWaiting *cpu_waiting_new  (guint threads);
 void        cpu_waiting_free (CpuWaiting *waiting);
-/* Before a run of a plan, by the thread that leads the team: at most once in a window it looks and decides.  May start or end threads, which sleep. */
+/* Before a run of a plan, by the thread that leads the team: at most once in a window it looks and decides.  Neither waits nor allocates. */
 void        cpu_waiting_look (CpuWaiting *waiting, gint64 now);
-/* Spin or sleep, now; for cpu_waiting_look and tests. */
+/* Spin or sleep from now on, or as soon as the thread that switches gets to it; settle waits for that.  For cpu_waiting_look and tests. */
 void        cpu_waiting_spin (CpuWaiting *waiting, gboolean spin);
+void        cpu_waiting_settle (CpuWaiting *waiting);
 
 #endif
