@@ -1,5 +1,6 @@
 /* cuda/compile.c: from a program to steps.  Must not know what a kernel computes, nor where memory lies. */
 #include "cuda.h"
+#include "ranges.h"
 #include "tensor/tensors.h"
 
 #include <string.h>
@@ -350,6 +351,7 @@ cuda_compile (HeddleDevice *device, HeddleProgram *program, GError **error)
     {
       cuda_note_owners (&c);
       cuda_describe (&c);
+      cuda_ranges_name (plan);
     }
   compiler_clear (&c);
   if (!ok)

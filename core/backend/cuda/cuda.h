@@ -105,6 +105,7 @@ struct _CudaStep
   GDestroyNotify  data_free;
   cudaEvent_t     begin, finish; /* of timed runs, or NULL */
   gint64          start, end;
+  const char     *range;         /* its name for profilers; NULL when none is there */
 };
 
 typedef struct { const HeddleOp *op; const char *what; } CudaFault;
