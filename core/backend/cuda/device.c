@@ -20,6 +20,7 @@ free_extras (CudaDevice *cuda)
     cuda->chains_free (cuda->chains);
   if (cuda->rtc_free)
     cuda->rtc_free (cuda->rtc);
+  g_clear_pointer (&cuda->customs, g_hash_table_unref);
   g_clear_pointer (&cuda->generated, g_hash_table_unref);
   g_clear_pointer (&cuda->kernels, g_hash_table_unref);
   g_clear_pointer (&cuda->modules, g_ptr_array_unref);
