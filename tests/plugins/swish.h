@@ -1,5 +1,4 @@
-/* tests/plugins/swish.h: an operation of a plugin's own, y = x sigmoid (beta x), and its gradient as a second one.  For whoever has included
- * <heddle/plugin.h> (the example plugin) or the core's headers (the tests). */
+/* swish.h: an operation of a plugin's own, y = x sigmoid (beta x), and its gradient as a second one.  Included after <heddle/plugin.h>. */
 #include <math.h>
 
 typedef struct { double beta; } SwishAttr;
