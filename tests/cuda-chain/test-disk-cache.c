@@ -289,6 +289,30 @@ test_trimmed (void)
   g_assert_true (g_file_test (fresh, G_FILE_TEST_EXISTS) && g_file_test (foreign, G_FILE_TEST_EXISTS));
 }
 
+/* Files that other processes have written since this one looked are found, though what this one knows of is far below the cap. */
+static void
+test_others (void)
+{
+  if (!alone ("1"))
+    {
+      g_test_trap_assert_stderr ("");
+      return;
+    }
+  g_autofree char *text = g_strnfill (PIECE, 'z');
+  write_piece ("kernels", 0);
+  for (guint i = 1; i < 15; i++)
+    {
+      g_autofree char *file = piece_file ("kernels", i);
+      g_assert_true (g_file_set_contents (file, text, PIECE, NULL));
+      make_old (file, 1);
+    }
+  write_piece ("kernels", 20);
+  g_assert_cmpuint (bytes_of_all (), <=, 1 << 20);
+  g_autoptr (GBytes) first = cuda_cache_read ("kernels", "k00");
+  g_autoptr (GBytes) last = cuda_cache_read ("kernels", "k20");
+  g_assert_true (first && last);
+}
+
 /* What alone exceeds the cap is not kept, and drives nothing else out. */
 static void
 test_too_large (void)
@@ -396,6 +420,7 @@ main (int argc, char **argv)
   g_test_add_func ("/cuda-chain/cache/several processes", test_race);
   g_test_add_func ("/cuda-chain/cache/kernels", test_kernels);
   g_test_add_func ("/cuda-chain/cache/trimmed", test_trimmed);
+  g_test_add_func ("/cuda-chain/cache/others write too", test_others);
   g_test_add_func ("/cuda-chain/cache/too large", test_too_large);
   g_test_add_func ("/cuda-chain/cache/no number", test_bad_cap);
   g_test_add_func ("/cuda-chain/cache/a crowd", test_crowd);

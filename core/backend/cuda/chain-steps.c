@@ -30,7 +30,7 @@ static void
 turn_off (Chains *chains, const GError *error)
 {
   chains->off = TRUE;
-  g_printerr ("heddle: elementwise operations are not fused: %s\n", error->message);
+  g_printerr ("heddle: elementwise operations run one by one, not fused: %s\n", error->message);
 }
 
 CudaRtc *

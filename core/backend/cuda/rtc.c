@@ -102,7 +102,7 @@ open_library (CudaRtc *rtc, const char *const *folders, GError **error)
   if (!rtc->module)
     rtc->module = g_module_open (name, G_MODULE_BIND_LAZY | G_MODULE_BIND_LOCAL);
   if (!rtc->module)
-    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "NVRTC cannot be opened: %s\nhint: put the folder of %s into HEDDLE_CUDA_LIBPATH; without it elementwise operations run one by one", g_module_error (), name);
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "NVRTC cannot be opened: %s\nhint: put the folder of %s into HEDDLE_CUDA_LIBPATH", g_module_error (), name);
 }
 
 static gboolean
