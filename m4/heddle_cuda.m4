@@ -1,9 +1,9 @@
 # HEDDLE_CUDA([MIN-RUNTIME-VERSION = 11080], [MIN-CUDNN-VERSION = 80700])
 # --------------------------------------------------------------------------
-# Adds --with-cuda=DIR|yes|no|auto, --with-cuda-arch=LIST, --with-cudnn=DIR|yes|no|auto
+# Adds --with-cuda=DIR|yes|no|auto, --with-cuda-arch=LIST, --with-cudnn=DIR|yes|no|auto, --enable-nvtx=yes|no|auto
 # Sets (AC_SUBST): NVCC NVCC_GENCODE NVCC_CCBIN CUDA_CPPFLAGS CUDA_LIBS CUDA_RPATH
 #                  CUDNN_CPPFLAGS CUDNN_LIBS CUDA_VERSION_STR CUDNN_VERSION_STR
-# Shell: have_cuda, have_cudnn (yes/no).  AC_DEFINE: HAVE_CUDA HAVE_CUDNN.
+# Shell: have_cuda, have_cudnn, have_nvtx (yes/no).  AC_DEFINE: HAVE_CUDA HAVE_CUDNN.
 # serial 1
 AC_DEFUN([HEDDLE_CUDA],
 [AC_REQUIRE([AC_PROG_CC])dnl
@@ -25,8 +25,12 @@ AC_ARG_WITH([cudnn],
   [AS_HELP_STRING([--with-cudnn@<:@=DIR|yes|no|auto@:>@],
      [use cuDNN in the cuda backend @<:@auto: when found@:>@])],
   [], [with_cudnn=auto])
+AC_ARG_ENABLE([nvtx],
+  [AS_HELP_STRING([--enable-nvtx@<:@=yes|no|auto@:>@],
+     [name stages and operations for NVIDIA's profilers @<:@auto: when the toolkit has NVTX 3@:>@])],
+  [], [enable_nvtx=auto])
 
-have_cuda=no have_cudnn=no heddle_cuda_why=
+have_cuda=no have_cudnn=no have_nvtx=no heddle_nvtx_headers=no heddle_cuda_why=
 heddle_ccbin= NVCC_GENCODE= NVCC_COMPRESS= CUDA_CPPFLAGS= CUDA_LIBS= CUDA_RPATH= CUDNN_CPPFLAGS= CUDNN_LIBS= CUDA_RPATH_EXTRA=
 CUDA_VERSION_STR= CUDNN_VERSION_STR= heddle_cuda_libdir=
 
@@ -125,6 +129,9 @@ _TKEOF
             [LIBS=
              AC_CHECK_LIB([cudnn], [cudnnBackendExecute], [have_cudnn=yes; CUDNN_LIBS="$CUDNN_LIBS -lcudnn"])])])])
        AS_CASE([$with_cudnn:$have_cudnn], [auto:no], [], [*:no], [AC_MSG_ERROR([--with-cudnn=$with_cudnn: cuDNN >= 8.7 not usable])])])
+    dnl ---- NVTX: headers only
+    AS_IF([test -z "$heddle_cuda_why"], [AC_CHECK_HEADER([nvtx3/nvToolsExt.h], [heddle_nvtx_headers=yes])])
+    AS_IF([test "x$enable_nvtx" != xno], [have_nvtx=$heddle_nvtx_headers])
     CPPFLAGS=$heddle_save_CPPFLAGS LIBS=$heddle_save_LIBS LDFLAGS=$heddle_save_LDFLAGS
   ])
 
@@ -136,10 +143,13 @@ _TKEOF
     [AS_CASE([$with_cuda],
        [auto], [AC_MSG_NOTICE([cuda backend off: $heddle_cuda_why])],
        [AC_MSG_ERROR([--with-cuda=$with_cuda: $heddle_cuda_why])])
-     NVCC= CUDA_CPPFLAGS= CUDA_LIBS= CUDNN_LIBS= CUDNN_CPPFLAGS= have_cudnn=no])
+     NVCC= CUDA_CPPFLAGS= CUDA_LIBS= CUDNN_LIBS= CUDNN_CPPFLAGS= have_cudnn=no have_nvtx=no])
 ],[AS_CASE([$with_cudnn], [auto|no], [], [AC_MSG_ERROR([--with-cudnn needs --with-cuda])])])
 AC_SUBST([NVCC_HOSTFLAGS], [$heddle_ccbin]) AC_SUBST([NVCC_GENCODE]) AC_SUBST([NVCC_COMPRESS]) AC_SUBST([CUDA_CPPFLAGS]) AC_SUBST([CUDA_LIBS]) AC_SUBST([CUDA_RPATH]) AC_SUBST([CUDA_LIBDIR], [$heddle_cuda_libdir])
 AC_SUBST([CUDNN_CPPFLAGS]) AC_SUBST([CUDNN_LIBS]) AC_SUBST([CUDA_VERSION_STR]) AC_SUBST([CUDNN_VERSION_STR])
 AM_CONDITIONAL([HAVE_CUDA], [test $have_cuda = yes])
 AM_CONDITIONAL([HAVE_CUDNN], [test $have_cudnn = yes])
+AS_CASE([$enable_nvtx:$have_nvtx], [yes:no], [AC_MSG_ERROR([--enable-nvtx needs the cuda backend and the toolkit's nvtx3/nvToolsExt.h])])
+AM_CONDITIONAL([HAVE_NVTX], [test $have_nvtx = yes])
+AM_CONDITIONAL([NVTX_HEADERS], [test $heddle_nvtx_headers = yes])
 ])

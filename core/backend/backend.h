@@ -105,6 +105,10 @@ typedef struct
   gboolean    (*buffer)   (HeddlePlan *plan, guint i, HeddlePlanBuffer *buffer);
   /* (transfer full) The layout conversions that a run makes, a line each: "%12 plain -> nChw8c for conv2". */
   GPtrArray  *(*reorders) (HeddlePlan *plan);
+  /* Named ranges for a profiler of the device's maker: they nest, each push has its pop with the same NAME, on the same thread; NAME lives until then.
+   * Cheap where no profiler is. */
+  void        (*range_push) (HeddleDevice *device, const char *name);
+  void        (*range_pop)  (HeddleDevice *device, const char *name);
 } HeddleDeviceIface;
 
 /* Slot NAME, or NULL if the module was built before it existed. */

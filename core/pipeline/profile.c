@@ -25,7 +25,15 @@ heddle_profile_open (HeddleProfile *profile, const char *path, gint64 limit, gui
 }
 
 void
-heddle_profile_stage (HeddleProfile *profile, HeddleTimePart part, const char *name, gint64 start, gint64 step)
+heddle_profile_ranges (HeddleProfile *profile, HeddleDevice *device)
+{
+  profile->device = device;
+  profile->push = HEDDLE_BACKEND_SLOT (device, range_push);
+  profile->pop = HEDDLE_BACKEND_SLOT (device, range_pop);
+}
+
+void
+heddle_profile_end (HeddleProfile *profile, HeddleTimePart part, const char *name, gint64 start, gint64 step)
 {
   if (profile->on)
     {
@@ -35,6 +43,8 @@ heddle_profile_stage (HeddleProfile *profile, HeddleTimePart part, const char *n
       if (profile->track)
         heddle_track_add (profile->track, &(HeddleSpan) { .name = name, .category = "stage", .start = start, .end = end, .number = step });
     }
+  if (profile->pop)
+    profile->pop (profile->device, name);
 }
 
 static const struct { const char *name; HeddleTimePart part; } phases[] = {

@@ -21,18 +21,28 @@ typedef struct
   gint64       limit;                        /* steps to trace */
   char        *path;
   FILE        *file;
+  /* whose profiler gets a range for each stage, whether times are taken or not; NULL: has none */
+  HeddleDevice *device;
+  void        (*push) (HeddleDevice *device, const char *name);
+  void        (*pop)  (HeddleDevice *device, const char *name);
 } HeddleProfile;
 
+/* The time at which stage NAME begins, for heddle_profile_end (); 0 when off. */
 static inline gint64
-heddle_profile_clock (const HeddleProfile *profile)
+heddle_profile_begin (const HeddleProfile *profile, const char *name)
 {
+  if (profile->push)
+    profile->push (profile->device, name);
   return G_UNLIKELY (profile->on) ? heddle_trace_clock () : 0;
 }
 
+/* From here on stages are ranges of DEVICE's profiler too, where it has such. */
+void     heddle_profile_ranges (HeddleProfile *profile, HeddleDevice *device);
+
 /* Opens FILE at once, so that one that cannot be written is an error before the first step. */
 gboolean heddle_profile_open  (HeddleProfile *profile, const char *path, gint64 limit, guint spans_per_step, GError **error);
-/* Adds the time since START to PART (HEDDLE_TIME_PARTS: to none), and a span NAME of a stage.  Nothing when off. */
-void     heddle_profile_stage (HeddleProfile *profile, HeddleTimePart part, const char *name, gint64 start, gint64 step);
+/* Each begin has its end, whatever came between.  Adds the time since START to PART (HEDDLE_TIME_PARTS: to none), and a span NAME of a stage, unless off. */
+void     heddle_profile_end   (HeddleProfile *profile, HeddleTimePart part, const char *name, gint64 start, gint64 step);
 /* Adds the last run of PLAN: each step to its operation's phase, a span for each step and each phase. */
 void     heddle_profile_plan  (HeddleProfile *profile, HeddlePlan *plan, gint64 step);
 void     heddle_profile_timing (HeddlePlan *plan, gboolean on);      /* PLAN may be NULL */

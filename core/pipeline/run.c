@@ -189,7 +189,7 @@ static void
 note_plan (Run *r, HeddlePlan *plan, const char *name, gint64 began)
 {
   heddle_profile_plan (&r->profile, plan, r->step);
-  heddle_profile_stage (&r->profile, HEDDLE_TIME_PARTS, name, began, r->step);
+  heddle_profile_end (&r->profile, HEDDLE_TIME_PARTS, name, began, r->step);
 }
 
 static gboolean
@@ -236,10 +236,9 @@ check_skips (Run *r, gboolean now_or_never, GError **error)
 static gboolean
 update (Run *r, gboolean last, GError **error)
 {
-  gint64 began = heddle_profile_clock (&r->profile);
+  gint64 began = heddle_profile_begin (&r->profile, r->p->optimizer->id);
   gboolean ok = apply_schedule (r, error) && r->p->device->iface->run (r->p->update, NULL, error);
-  if (r->profile.on)
-    note_plan (r, r->p->update, r->p->optimizer->id, began);
+  note_plan (r, r->p->update, r->p->optimizer->id, began);
   r->window = 0;
   r->total_updates++;
   r->updates = r->total_updates - (gint64) r->skipped;
@@ -270,31 +269,29 @@ check_loss (Run *r, gboolean now_or_never, GError **error)
 static const HeddleBatch *
 next_batch (Run *r, GError **error)
 {
-  gint64 began = heddle_profile_clock (&r->profile);
+  gint64 began = heddle_profile_begin (&r->profile, r->p->prefetch->id);
   const HeddleBatch *batch = heddle_loader_next (r->p->loader, error);
-  heddle_profile_stage (&r->profile, HEDDLE_TIME_WAIT, r->p->prefetch->id, began, r->step);
+  heddle_profile_end (&r->profile, HEDDLE_TIME_WAIT, r->p->prefetch->id, began, r->step);
   return batch;
 }
 
 static gboolean
 forward_backward (Run *r, const HeddleBatch *batch, GError **error)
 {
-  gint64 began = heddle_profile_clock (&r->profile);
+  gint64 began = heddle_profile_begin (&r->profile, "train");
   const Compiled *compiled = &r->p->train[(gint64) batch->n != r->p->batch_size][r->window > 0];
   gboolean ok = run_plan (r->p, compiled, batch, error);
-  if (r->profile.on)
-    note_plan (r, compiled->plan, "train", began);
+  note_plan (r, compiled->plan, "train", began);
   return ok;
 }
 
 /* The profile ends with its last step; training goes on. */
 static gboolean
-end_profile (Run *r, gint64 began, GError **error)
+end_profile (Run *r, GError **error)
 {
   HeddleProfile *profile = &r->profile;
   gboolean ok = TRUE;
-  heddle_profile_stage (profile, HEDDLE_TIME_PARTS, "step", began, r->step - 1);
-  if (profile->track && r->step >= profile->limit)
+  if (profile->on && profile->track && r->step >= profile->limit)
     {
       heddle_run_timing (r, FALSE);
       profile->on = FALSE;
@@ -307,9 +304,9 @@ end_profile (Run *r, gint64 began, GError **error)
 static gboolean
 tell (Run *r, GError **error)
 {
-  gint64 began = heddle_profile_clock (&r->profile);
+  gint64 began = heddle_profile_begin (&r->profile, "log");
   gboolean ok = tell_loggers (r, error);
-  heddle_profile_stage (&r->profile, HEDDLE_TIME_LOG, "log", began, r->step - 1);
+  heddle_profile_end (&r->profile, HEDDLE_TIME_LOG, "log", began, r->step - 1);
   return ok;
 }
 
@@ -326,7 +323,7 @@ static gboolean
 one_batch (Run *r, GError **error)
 {
   HeddlePipeline *p = r->p;
-  gint64 began = heddle_profile_clock (&r->profile);
+  gint64 began = heddle_profile_begin (&r->profile, "step");
   const HeddleBatch *batch = next_batch (r, error);
   gboolean ok = batch != NULL;
   if (ok)
@@ -349,12 +346,11 @@ one_batch (Run *r, GError **error)
           r->result->first_step_seconds = process_age ();
         }
       ok = ok && check_loss (r, last, error) && tell (r, error);
-      if (r->profile.on)
-        ok = end_profile (r, began, error) && ok;
     }
   else if (error && !*error)
     g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_RUN, "the data ended before the run did");
-  return ok;
+  heddle_profile_end (&r->profile, HEDDLE_TIME_PARTS, "step", began, r->step - 1);
+  return ok && end_profile (r, error);
 }
 
 /* ---- evaluation ---- */
@@ -432,7 +428,7 @@ evaluate (Run *r, GError **error)
   HeddlePipeline *p = r->p;
   double sum[1 + MAX_METRICS] = { 0 }, weight[1 + MAX_METRICS] = { 0 };
   guint64 batches = (p->eval_info.length + (guint64) p->eval_batch_size - 1) / (guint64) p->eval_batch_size;
-  gint64 began = heddle_profile_clock (&r->profile);
+  gint64 began = heddle_profile_begin (&r->profile, "evaluate");
   gboolean ok = heddle_loader_start (p->eval_loader, 0, batches, error);
   for (guint64 j = 0; ok && j < batches; j++)
     {
@@ -442,7 +438,7 @@ evaluate (Run *r, GError **error)
         heddle_loader_release (p->eval_loader, batch);
       ok = ok && !interrupted (r, error);
     }
-  heddle_profile_stage (&r->profile, HEDDLE_TIME_PARTS, "evaluate", began, r->step);
+  heddle_profile_end (&r->profile, HEDDLE_TIME_PARTS, "evaluate", began, r->step);
   if (ok)
     {
       HeddleEvent e = event_new (r, HEDDLE_EVENT_EVAL);
@@ -602,6 +598,7 @@ heddle_run_new (HeddlePipeline *p, HeddleEvents *events, HeddleRunResult *result
 {
   Run *r = g_new0 (Run, 1);
   *r = (Run) { .p = p, .events = events, .result = result, .start = now () };
+  heddle_profile_ranges (&r->profile, p->device);
   memset (result, 0, sizeof *result);
   return r;
 }

@@ -246,6 +246,23 @@ struct _HeddleCustomRun
   void              (*parallel) (HeddleCustomRun *run, gint64 n, void (*part) (HeddleCustomRun *run, gint64 from, gint64 to));
 };
 
+/* A kernel for CUDA devices as source, which NVRTC compiles for the GPU at hand when a network is compiled for it; the result is kept on disk.
+ * C++17 that includes nothing and has in it
+ *   extern "C" __global__ void KERNEL (heddle_run run)
+ * These stand in front of it:
+ *   typedef struct { void *data; int dtype, rank; long long size[HEDDLE_MAX_RANK], count; } heddle_tensor;      (count: elements; dtype: a HeddleDtype)
+ *   typedef struct { heddle_tensor in[6], out[4]; unsigned n_in, n_out; unsigned long long attr[32]; } heddle_run;
+ * As on CPUs, tensors are row-major, floating ones are f32 whatever the program stores, and an output nobody reads has data NULL.  A product and a sum are not
+ * contracted: write fmaf () where that is wanted.  The same inputs give the same bits: no sums by atomics. */
+typedef struct
+{
+  guint32         size;                  /* sizeof (HeddleCustomCuda) */
+  const char     *source, *kernel;       /* both constant, as the descriptor is */
+  /* [main] Sets blocks and threads of a block, once per compiled network; they come in as 256 threads and as many blocks as out[0] has use for, at most what
+   * fills the device: each thread then takes every (gridDim.x * blockDim.x)-th element.  1 to 1024 threads.  NULL: leaves them so. */
+  void          (*launch)   (const HeddleTensor *in, guint n_in, const HeddleTensor *out, guint n_out, gconstpointer attr, guint grid[3], guint block[3]);
+} HeddleCustomCuda;
+
 typedef struct
 {
   guint32         size;                  /* sizeof (HeddleCustomOp) */
@@ -260,7 +277,7 @@ typedef struct
                              const gboolean *want, HeddleValue **grad_in);
   void          (*print)    (gconstpointer attr, GString *text);    /* [main] appends " beta=2"; may be NULL */
   void          (*cpu)      (HeddleCustomRun *run);                 /* NULL: no kernel for CPUs */
-  gconstpointer   cuda;                  /* reserved: a sized description of a CUDA kernel; NULL */
+  const HeddleCustomCuda *cuda;                                     /* NULL: no kernel for CUDA devices */
 } HeddleCustomOp;
 
 typedef struct { const HeddleCustomOp *op; guint64 data[HEDDLE_CUSTOM_ATTR / 8]; } HeddleCustomAttr;

@@ -28,6 +28,8 @@ heddle_custom_check (const HeddleCustomAttr *attr, GError **error)
     wrong = "has impossible numbers of inputs or outputs\nhint: 1 to 6 inputs, 1 to 4 outputs";
   else if (d->attr_size > HEDDLE_CUSTOM_ATTR)
     wrong = "has too large an attribute\nhint: 256 bytes at most";
+  else if (d->cuda && (d->cuda->size < sizeof (HeddleCustomCuda) || !d->cuda->source || !d->cuda->kernel))
+    wrong = "has a CUDA kernel of the wrong size, or without source or name\nhint: .size = sizeof (HeddleCustomCuda)";
   else if (d->amp < HEDDLE_CUSTOM_KEEP || d->amp > HEDDLE_CUSTOM_F32)
     wrong = "has no AMP class\nhint: .amp = HEDDLE_CUSTOM_KEEP, _LOW or _F32";
   if (wrong && d && d->size >= sizeof (HeddleCustomOp) && d->plugin && d->name)

@@ -1,12 +1,15 @@
 /* cuda-chain/test-nvrtc.c: NVRTC compiles every generated kernel of our models' programs for every architecture (HEDDLE_LONG_TESTS=1; else for the oldest and the newest),
  * needs no GPU for it, and what it refuses is an error that quotes the line.  Must not know how sources are written. */
 #include "backend/cuda/chain.h"
+#include "backend/cuda/custom.h"
 #include "backend/cuda/rtc.h"
 #include "pipeline/internal.h"
 #include "script/script.h"
 
 #include <glib/gstdio.h>
 #include <string.h>
+
+#include "plugins/swish.h"
 
 static CudaRtc *rtc;
 static char *reason;             /* why there is none */
@@ -132,6 +135,51 @@ test_arch (gconstpointer data)
   g_assert_cmpuint (n, >, 50);
 }
 
+/* The example of docs/custom-operations.md */
+static void
+test_custom (void)
+{
+  if (no_nvrtc ())
+    return;
+  const HeddleCustomCuda *kernels[] = { swish.cuda, swish_grad.cuda };
+  for (guint k = 0; k < G_N_ELEMENTS (kernels); k++)
+    for (guint i = 0; i < G_N_ELEMENTS (wanted); i++)
+      if (knows (wanted[i]))
+        {
+          GError *error = NULL;
+          g_autofree char *source = cuda_custom_source (kernels[k]);
+          g_autoptr (GBytes) code = cuda_rtc_compile_behind (rtc, cuda_custom_prelude (), kernels[k]->kernel, source, wanted[i], &error);
+          g_assert_no_error (error);
+          g_assert_cmpint (memcmp (g_bytes_get_data (code, NULL), "\177ELF", 4), ==, 0);
+          g_assert_true (memmem (g_bytes_get_data (code, NULL), g_bytes_get_size (code), kernels[k]->kernel, strlen (kernels[k]->kernel)) != NULL);
+        }
+}
+
+/* What is launched with one argument takes one; names of the backend's own sources are free for authors. */
+static void
+test_custom_refused (void)
+{
+  if (no_nvrtc ())
+    return;
+  static const struct { const char *source, *says; } cases[] = {
+    { "extern \"C\" __global__ void k (float *x, float *y) { *y = *x; }\n", "k is to return void and to take one heddle_run" },
+    { "extern \"C\" __global__ void other (heddle_run run) { }\n", "identifier \"k\" is undefined" },
+    { "extern \"C\" __global__ void\nk (heddle_run run)\n{\n  run.input[0].data = 0;\n}\n", "in the line:   run.input[0].data = 0;" },
+    { "typedef float f32;\nstruct pack { f32 load; };\nextern \"C\" __global__ void k (const heddle_run run) { pack p; p.load = 1; *(f32 *) run.out[0].data = p.load; }\n", NULL },
+  };
+  for (guint i = 0; i < G_N_ELEMENTS (cases); i++)
+    {
+      GError *error = NULL;
+      HeddleCustomCuda cuda = { sizeof cuda, cases[i].source, "k", NULL };
+      g_autofree char *source = cuda_custom_source (&cuda);
+      g_autoptr (GBytes) code = cuda_rtc_compile_behind (rtc, cuda_custom_prelude (), "k", source, 90, &error);
+      g_assert_true ((code != NULL) == (cases[i].says == NULL));
+      if (cases[i].says && !strstr (error->message, cases[i].says))
+        g_error ("expected \"%s\" in: %s", cases[i].says, error->message);
+      g_clear_error (&error);
+    }
+}
+
 /* An architecture that is not known yet gets PTX, which a newer driver translates. */
 static void
 test_newer (void)
@@ -198,6 +246,8 @@ main (int argc, char **argv)
       }
   g_test_add_func ("/cuda-chain/nvrtc/an architecture to come", test_newer);
   g_test_add_func ("/cuda-chain/nvrtc/refused", test_refused);
+  g_test_add_func ("/cuda-chain/nvrtc/a plugin's kernel", test_custom);
+  g_test_add_func ("/cuda-chain/nvrtc/a plugin's kernel refused", test_custom_refused);
   g_test_add_func ("/cuda-chain/nvrtc/absent", test_absent);
   int status = g_test_run ();
   g_hash_table_unref (sources);

@@ -24,14 +24,20 @@ contents (const std::string &path)
   return text;
 }
 
-/* "extern "C" __global__ void __launch_bounds__ (256) NAME (": the one kernel is exported as the own ones are */
+/* "extern "C" __global__ void __launch_bounds__ (256) NAME (": kernels are exported as the own ones are */
 static std::string
-kernel_name (const std::string &source)
+exports (const std::string &source)
 {
-  size_t open = source.find ("__global__"), bounds = source.find ("__launch_bounds__", open);
-  open = source.find ('(', bounds == std::string::npos ? open : source.find (')', bounds));
-  size_t end = source.find_last_not_of (" \n", open - 1), start = source.find_last_of (" \n", end);
-  return source.substr (start + 1, end - start);
+  std::string text;
+  for (size_t at = source.find ("__global__"); at != std::string::npos; at = source.find ("__global__", at + 1))
+    {
+      size_t open = source.find ('(', at), bounds = source.find ("__launch_bounds__", at);
+      if (bounds < open)
+        open = source.find ('(', source.find (')', bounds));
+      size_t end = source.find_last_not_of (" \n", open - 1), start = source.find_last_of (" \n", end);
+      text += "HEDDLE_EXPORT_KERNEL (" + source.substr (start + 1, end - start) + ")\n";
+    }
+  return text;
 }
 
 extern "C"
@@ -69,7 +75,7 @@ nvrtcCompileProgram (nvrtcProgram p, int, const char *const *)
   FILE *f = fopen (source.c_str (), "w");
   if (f)
     {
-      fprintf (f, "#include \"simt.h\"\n%s\nHEDDLE_EXPORT_KERNEL (%s)\n", p->source.c_str (), kernel_name (p->source).c_str ());
+      fprintf (f, "#include \"simt.h\"\n%s\n%s", p->source.c_str (), exports (p->source).c_str ());
       fclose (f);
     }
   int status = system ((SIM_CXX " -o " + object + " " + source + " >" + errors + " 2>&1").c_str ());

@@ -33,7 +33,8 @@ kinds=$(ls -d "$HEDDLE_SOURCE"/plugins/*/ | wc -l)
 [ "$("$heddle" inspect --json | grep -o '"file" *:' | wc -l)" -ge "$kinds" ] && ok "all plugins are installed" || not_ok "all plugins are installed"
 
 # ---- the examples: the files here, and the model of README.md
-# block FILE NAME: the C block after the line that has NAME in it (README.md: the first C block)
+# block PAGE FILE: the C block after the line `FILE` (README.md: the first C block)
+block () { awk -v name="$2" '/^```/ { if (inside) exit; inside = $0 == "```c" && marked; next } inside { print; next } $0 == "`" name "`" { marked = 1 }' "$HEDDLE_SOURCE/docs/$1"; }
 readme_model () { awk '/^```/ { if (inside) exit; inside = $0 == "```c"; next } inside' "$HEDDLE_SOURCE/README.md"; }
 mkdir src plugins
 cp "$HEDDLE_SOURCE"/tests/installed/*-*.c src/
@@ -42,9 +43,15 @@ check "README.md has a model" grep -q 'HEDDLE_PLUGIN ("model"' src/model-tiny.c
 for file in src/*.c; do
   plug=$(basename "$file" .c)
   check "$plug builds with pkg-config alone" $CC -shared -fPIC -Wall -Werror $(pkg-config --cflags heddle-1.0) "$file" -o plugins/$plug.so $(pkg-config --libs heddle-1.0)
-  awk -v name="$plug" '/^```/ { if (inside) exit; inside = $0 == "```c" && marked; next } inside { print; next } $0 == "`" name ".c`" { marked = 1 }' "$HEDDLE_SOURCE/docs/plugins.md" >block
+  block plugins.md $plug.c >block
   check "$plug in docs/plugins.md is this file" diff block "$file"
 done
+mkdir custom
+for file in swish.h model-swish.c; do
+  block custom-operations.md $file >custom/$file
+  check "$file in docs/custom-operations.md is the tests' file" diff custom/$file "$HEDDLE_SOURCE/tests/plugins/$file"
+done
+check "model-swish builds from that page" $CC -shared -fPIC -Wall -Werror $(pkg-config --cflags heddle-1.0) custom/model-swish.c -o plugins/model-swish.so $(pkg-config --libs heddle-1.0)
 # alone FILE: needs nothing of Heddle
 alone () { readelf -d "$1" >needed && ! grep -q 'NEEDED.*heddle' needed; }
 for file in plugins/*.so; do check "$(basename $file) does not link libheddle" alone $file; done
@@ -72,6 +79,8 @@ uses () {
 "$heddle" inspect --exists model-tiny && not_ok "not found before it is put anywhere" || ok "not found before it is put anywhere"
 HEDDLE_PLUGIN_PATH=$scratch/plugins; export HEDDLE_PLUGIN_PATH
 uses HEDDLE_PLUGIN_PATH
+write synthetic '' swish sgd ''
+check "the operation of docs/custom-operations.md trains" "$heddle" run s.lua
 HEDDLE_PLUGIN_PATH=
 mkdir -p home/heddle && mv plugins home/heddle/plugins
 uses "the user's data folder"

@@ -1,4 +1,4 @@
-/* tests/plugins/model-swish.c: a model that brings an operation of its own; "builtin" builds the same network without it. */
+/* model-swish.c: a model that brings an operation of its own; "builtin" builds the same network without it. */
 #include <heddle/plugin.h>
 
 #include "swish.h"

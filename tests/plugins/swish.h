@@ -1,7 +1,9 @@
-/* tests/plugins/swish.h: an operation of a plugin's own, y = x sigmoid (beta x), and its gradient as a second one.  For whoever has included
- * <heddle/plugin.h> (the example plugin) or the core's headers (the tests). */
+/* swish.h: an operation of a plugin's own, y = x sigmoid (beta x), and its gradient as a second one.  Included after <heddle/plugin.h>. */
+#include <math.h>
 
 typedef struct { double beta; } SwishAttr;
+
+/* ---- on a CPU ---- */
 
 static void
 swish_part (HeddleCustomRun *run, gint64 from, gint64 to)
@@ -25,22 +27,46 @@ swish_grad_part (HeddleCustomRun *run, gint64 from, gint64 to)
     }
 }
 
-static gint64
-swish_count (const HeddleShape *s)
-{
-  gint64 n = 1;
-  for (gint32 i = 0; i < s->rank; i++)
-    n *= s->size[i];
-  return n;
-}
+static void swish_cpu (HeddleCustomRun *run) { run->parallel (run, heddle_shape_count (&run->in[0].shape), swish_part); }
+static void swish_grad_cpu (HeddleCustomRun *run) { run->parallel (run, heddle_shape_count (&run->in[0].shape), swish_grad_part); }
 
-static void swish_cpu (HeddleCustomRun *run) { run->parallel (run, swish_count (&run->in[0].shape), swish_part); }
-static void swish_grad_cpu (HeddleCustomRun *run) { run->parallel (run, swish_count (&run->in[0].shape), swish_grad_part); }
+/* ---- on a GPU: one source with both kernels; each thread takes every so-manieth element ---- */
+
+static const char swish_source[] =
+  "struct SwishAttr { double beta; };\n"
+  "#define EACH(i, n) (long long i = blockIdx.x * (long long) blockDim.x + threadIdx.x; i < n; i += (long long) gridDim.x * blockDim.x)\n"
+  "\n"
+  "extern \"C\" __global__ void\n"
+  "swish (heddle_run run)\n"
+  "{\n"
+  "  const float *x = (const float *) run.in[0].data, beta = (float) ((const SwishAttr *) run.attr)->beta;\n"
+  "  float *y = (float *) run.out[0].data;\n"
+  "  for EACH (i, run.out[0].count)\n"
+  "    y[i] = x[i] / (1 + expf (-beta * x[i]));\n"
+  "}\n"
+  "\n"
+  "extern \"C\" __global__ void\n"
+  "swish_grad (heddle_run run)\n"
+  "{\n"
+  "  const float *dy = (const float *) run.in[0].data, *x = (const float *) run.in[1].data, beta = (float) ((const SwishAttr *) run.attr)->beta;\n"
+  "  float *dx = (float *) run.out[0].data;\n"
+  "  for EACH (i, run.out[0].count)\n"
+  "    {\n"
+  "      float s = 1 / (1 + expf (-beta * x[i]));\n"
+  "      dx[i] = dy[i] * (s + beta * x[i] * s * (1 - s));\n"
+  "    }\n"
+  "}\n";
+
+static const HeddleCustomCuda swish_cuda = { .size = sizeof (HeddleCustomCuda), .source = swish_source, .kernel = "swish" };
+static const HeddleCustomCuda swish_grad_cuda = { .size = sizeof (HeddleCustomCuda), .source = swish_source, .kernel = "swish_grad" };
+
+/* ---- the operations ---- */
+
 static void swish_print (gconstpointer attr, GString *text) { g_string_append_printf (text, " beta=%g", ((const SwishAttr *) attr)->beta); }
 
 static const HeddleCustomOp swish_grad = {
   .size = sizeof (HeddleCustomOp), .plugin = "model-swish", .name = "swish_grad", .min_in = 2, .max_in = 2, .n_out = 1, .attr_size = sizeof (SwishAttr),
-  .amp = HEDDLE_CUSTOM_KEEP, .print = swish_print, .cpu = swish_grad_cpu,
+  .amp = HEDDLE_CUSTOM_KEEP, .print = swish_print, .cpu = swish_grad_cpu, .cuda = &swish_grad_cuda,
 };
 
 static void
@@ -52,5 +78,5 @@ swish_gradient (HeddleBuilder *b, gconstpointer attr, HeddleValue *const *in, gu
 
 static const HeddleCustomOp swish = {
   .size = sizeof (HeddleCustomOp), .plugin = "model-swish", .name = "swish", .min_in = 1, .max_in = 1, .n_out = 1, .attr_size = sizeof (SwishAttr),
-  .amp = HEDDLE_CUSTOM_KEEP, .gradient = swish_gradient, .print = swish_print, .cpu = swish_cpu,
+  .amp = HEDDLE_CUSTOM_KEEP, .gradient = swish_gradient, .print = swish_print, .cpu = swish_cpu, .cuda = &swish_cuda,
 };

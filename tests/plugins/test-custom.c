@@ -93,6 +93,11 @@ test_refusals (void)
   refuse (WITH (op.n_out = 0), 1, size, "impossible numbers");
   refuse (WITH (op.amp = 0), 1, size, "has no AMP class");
   refuse (WITH (op.attr_size = 300), 1, 300, "its attribute has 300 bytes");
+  HeddleCustomCuda old = swish_cuda, bare = swish_cuda;
+  old.size = 8;
+  bare.kernel = NULL;
+  refuse (WITH (op.cuda = &old), 1, size, "\"swish\" of model-swish has a CUDA kernel of the wrong size, or without source or name");
+  refuse (WITH (op.cuda = &bare), 1, size, "or without source or name\nhint: .size = sizeof (HeddleCustomCuda)");
   refuse (swish, 1, 4, "its attribute has 4 bytes, its descriptor says 8");
   refuse (swish, 2, size, "\"swish\" of model-swish: takes 1 to 1 inputs, got 2");
   refuse (WITH (op.shape = bad_shape), 1, size, "custom \"act\": \"swish\" of model-swish: expects rank 3");

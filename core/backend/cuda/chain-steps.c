@@ -2,7 +2,6 @@
 #include "chain-steps.h"
 
 #include "chain.h"
-#include "rtc.h"
 
 /* ---- the device's generated kernels ---- */
 
@@ -31,7 +30,15 @@ static void
 turn_off (Chains *chains, const GError *error)
 {
   chains->off = TRUE;
-  g_printerr ("heddle: elementwise operations are not fused: %s\n", error->message);
+  g_printerr ("heddle: elementwise operations run one by one, not fused: %s\n", error->message);
+}
+
+CudaRtc *
+cuda_rtc_of (CudaDevice *device, GError **error)
+{
+  if (!device->rtc && (device->rtc = cuda_rtc_open (NULL, error)))
+    device->rtc_free = rtc_free;
+  return device->rtc;
 }
 
 static Chains *
@@ -44,9 +51,7 @@ chains_of (CudaDevice *device)
       chains = device->chains = g_new0 (Chains, 1);
       chains->kernels = g_hash_table_new_full (g_str_hash, g_str_equal, g_free, NULL);
       device->chains_free = chains_free;
-      device->rtc = cuda_rtc_open (NULL, &error);
-      device->rtc_free = rtc_free;
-      if (!device->rtc)
+      if (!cuda_rtc_of (device, &error))
         turn_off (chains, error);
     }
   return chains;

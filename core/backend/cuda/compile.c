@@ -1,5 +1,6 @@
 /* cuda/compile.c: from a program to steps.  Must not know what a kernel computes, nor where memory lies. */
 #include "cuda.h"
+#include "ranges.h"
 #include "tensor/tensors.h"
 
 #include <string.h>
@@ -159,14 +160,9 @@ note_write (CudaCompiler *c, const HeddleOp *op)
 static gboolean
 no_kernel (const HeddleOp *op, GError **error)
 {
-  const HeddleCustomAttr *custom = op->info->code == HEDDLE_OP_CUSTOM ? op->attr : NULL;
   g_autofree char *shape = heddle_shape_print (&op->in[0]->shape);
-  if (custom)
-    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "%s: operation %s.%s has no kernel for CUDA\nhint: use device = \"cpu\"; docs/custom-operations.md says what a plugin brings", op->name,
-                 custom->op->plugin, custom->op->name);
-  else
-    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "%s: the cuda backend has no kernel for %s of %s %s\nhint: use device = \"cpu\"", op->name, op->info->name,
-                 heddle_dtype_name (op->in[0]->dtype), shape);
+  g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "%s: the cuda backend has no kernel for %s of %s %s\nhint: use device = \"cpu\"", op->name, op->info->name,
+               heddle_dtype_name (op->in[0]->dtype), shape);
   return FALSE;
 }
 
@@ -350,6 +346,7 @@ cuda_compile (HeddleDevice *device, HeddleProgram *program, GError **error)
     {
       cuda_note_owners (&c);
       cuda_describe (&c);
+      cuda_ranges_name (plan);
     }
   compiler_clear (&c);
   if (!ok)

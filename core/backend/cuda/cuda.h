@@ -48,6 +48,7 @@ struct _CudaDevice
   cudaStream_t   compute, copy;
   GHashTable    *kernels;        /* name -> CudaKernel *, owned; those of the module itself */
   GHashTable    *generated;      /* CudaKernel *, owned: of images loaded later */
+  GHashTable    *customs;        /* source -> CudaKernel *, borrowed: what plugins bring; or NULL */
   GPtrArray     *modules;        /* loaded images, unloaded with the device; the module's own first */
   guint          own_images;
   GPtrArray     *memory;         /* device memory that variables live in */
@@ -105,6 +106,7 @@ struct _CudaStep
   GDestroyNotify  data_free;
   cudaEvent_t     begin, finish; /* of timed runs, or NULL */
   gint64          start, end;
+  const char     *range;         /* its name for profilers; NULL when none is there */
 };
 
 typedef struct { const HeddleOp *op; const char *what; } CudaFault;

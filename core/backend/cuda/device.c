@@ -1,5 +1,6 @@
 /* cuda/device.c: the cuda device: opening, flags, memory of variables and of the host.  Must not know operations. */
 #include "cuda.h"
+#include "ranges.h"
 #include "tensor/tensors.h"
 
 #include <string.h>
@@ -19,6 +20,7 @@ free_extras (CudaDevice *cuda)
     cuda->chains_free (cuda->chains);
   if (cuda->rtc_free)
     cuda->rtc_free (cuda->rtc);
+  g_clear_pointer (&cuda->customs, g_hash_table_unref);
   g_clear_pointer (&cuda->generated, g_hash_table_unref);
   g_clear_pointer (&cuda->kernels, g_hash_table_unref);
   g_clear_pointer (&cuda->modules, g_ptr_array_unref);
@@ -274,11 +276,26 @@ device_counter (HeddleDevice *device, HeddleCounter counter)
   return n;
 }
 
+static void
+range_push (HeddleDevice *device, const char *name)
+{
+  (void) device;
+  cuda_range_push (name);
+}
+
+static void
+range_pop (HeddleDevice *device, const char *name)
+{
+  (void) device;
+  cuda_range_pop (name);
+}
+
 static const HeddleDeviceIface device_iface = {
   .size = sizeof (HeddleDeviceIface), .close = device_close, .report = device_report, .computes = device_computes, .host_alloc = host_alloc, .host_free = host_free,
   .compile = cuda_compile, .plan_free = cuda_plan_free, .program = plan_program, .memory = cuda_plan_memory, .describe = cuda_plan_describe,
   .allocate = device_allocate, .write = device_write, .read = device_read, .run = cuda_run, .fetch = cuda_fetch, .sync = cuda_sync, .counter = device_counter,
   .honours = device_honours, .timing = cuda_plan_timing, .step = cuda_plan_step, .buffer = cuda_plan_buffer, .reorders = cuda_plan_reorders,
+  .range_push = range_push, .range_pop = range_pop,
 };
 
 /* ---- opening ---- */
@@ -331,6 +348,7 @@ backend_open (guint index, const HeddleFlags *flags, GError **error)
                  n - 1);
   else if (n > 0)
     {
+      cuda_ranges_open ();
       cuda = g_new0 (CudaDevice, 1);
       cuda->base.iface = &device_iface;
       cuda->base.backend = &heddle_backend;

@@ -5,11 +5,14 @@
 
 #include <glib.h>
 
+/* Most that all files together take, in MiB, unless HEDDLE_CUDA_CACHE_MIB says otherwise (0: nothing is kept).  Beyond it the least recently used go first. */
+#define CUDA_CACHE_MIB 256
+
 /* (transfer full) The key of PARTS (NULL-terminated texts): everything the bytes depend on, the makers' versions too. */
 char   *cuda_cache_key   (const char *const *parts);
 /* (transfer full) What was kept under KEY in the folder KIND ("kernels"); NULL: nothing, or something damaged. */
 GBytes *cuda_cache_read  (const char *kind, const char *key);
-/* FALSE when it could not be kept; the first time in a process that is told on standard error. */
+/* FALSE when it could not be kept, which the first time in a process is told on standard error, or when it is too large for the cap.  Any thread, any number of processes. */
 gboolean cuda_cache_write (const char *kind, const char *key, GBytes *bytes);
 
 #endif

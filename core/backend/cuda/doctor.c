@@ -2,6 +2,7 @@
 #include "chain-steps.h"
 #include "cuda.h"
 #include "dnn.h"
+#include "ranges.h"
 
 #include <cublasLt.h>
 #include <cublas_v2.h>
@@ -66,6 +67,7 @@ cuda_doctor (void)
   g_autofree char *nvrtc = cuda_chain_doctor ();
   add_libraries (lines);
   add (lines, "NVRTC: %s", nvrtc);
+  add (lines, "NVTX: %s", cuda_ranges_describe ());
   if (visible)
     add (lines, "CUDA_VISIBLE_DEVICES: %s", visible);
   if (status == cudaErrorInsufficientDriver)

@@ -102,7 +102,7 @@ open_library (CudaRtc *rtc, const char *const *folders, GError **error)
   if (!rtc->module)
     rtc->module = g_module_open (name, G_MODULE_BIND_LAZY | G_MODULE_BIND_LOCAL);
   if (!rtc->module)
-    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "NVRTC cannot be opened: %s\nhint: put the folder of %s into HEDDLE_CUDA_LIBPATH; without it elementwise operations run one by one", g_module_error (), name);
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "NVRTC cannot be opened: %s\nhint: put the folder of %s into HEDDLE_CUDA_LIBPATH", g_module_error (), name);
 }
 
 static gboolean
@@ -251,10 +251,10 @@ result (CudaRtc *rtc, Program program, gboolean binary)
 #define OPTIONS "--std=c++17", "--fmad=false", "--device-as-default-execution-space"      /* the last for lambdas */
 
 GBytes *
-cuda_rtc_compile (CudaRtc *rtc, const char *name, const char *source, int arch, GError **error)
+cuda_rtc_compile_behind (CudaRtc *rtc, const char *prelude, const char *name, const char *source, int arch, GError **error)
 {
   g_autofree char *target = target_of (rtc, arch), *option = g_strconcat ("--gpu-architecture=", target, NULL);
-  g_autofree char *text = g_strdup_printf ("%s\n#line 1 \"%s\"\n%s", kernel_text, name, source);
+  g_autofree char *text = g_strdup_printf ("%s\n#line 1 \"%s\"\n%s", prelude, name, source);
   const char *options[] = { option, OPTIONS };
   Program program = NULL;
   GBytes *bytes = NULL;
@@ -270,20 +270,39 @@ cuda_rtc_compile (CudaRtc *rtc, const char *name, const char *source, int arch, 
   return bytes;
 }
 
-GBytes *
-cuda_rtc_get (CudaRtc *rtc, const char *name, const char *source, int arch, gboolean *compiled, GError **error)
+/* Through the cache on disk */
+static GBytes *
+get (CudaRtc *rtc, const char *prelude, const char *name, const char *source, int arch, gboolean *compiled, GError **error)
 {
   g_autofree char *target = target_of (rtc, arch);
-  const char *parts[] = { kernel_text, source, target, rtc->version, OPTIONS, NULL };
+  const char *parts[] = { prelude, source, target, rtc->version, OPTIONS, NULL };
   g_autofree char *key = cuda_cache_key (parts);
   GBytes *bytes = cuda_cache_read ("kernels", key);
   if (compiled)
     *compiled = bytes == NULL;
   if (!bytes)
     {
-      bytes = cuda_rtc_compile (rtc, name, source, arch, error);
+      bytes = cuda_rtc_compile_behind (rtc, prelude, name, source, arch, error);
       if (bytes)
         cuda_cache_write ("kernels", key, bytes);
     }
   return bytes;
+}
+
+GBytes *
+cuda_rtc_compile (CudaRtc *rtc, const char *name, const char *source, int arch, GError **error)
+{
+  return cuda_rtc_compile_behind (rtc, kernel_text, name, source, arch, error);
+}
+
+GBytes *
+cuda_rtc_get (CudaRtc *rtc, const char *name, const char *source, int arch, gboolean *compiled, GError **error)
+{
+  return get (rtc, kernel_text, name, source, arch, compiled, error);
+}
+
+GBytes *
+cuda_rtc_get_behind (CudaRtc *rtc, const char *prelude, const char *name, const char *source, int arch, GError **error)
+{
+  return get (rtc, prelude, name, source, arch, NULL, error);
 }

@@ -24,7 +24,10 @@ const int  *cuda_rtc_archs   (const CudaRtc *rtc, guint *n);
 GBytes     *cuda_rtc_compile (CudaRtc *rtc, const char *name, const char *source, int arch, GError **error);
 /* The same through the cache on disk; COMPILED (may be NULL) is set to whether it was not there. */
 GBytes     *cuda_rtc_get     (CudaRtc *rtc, const char *name, const char *source, int arch, gboolean *compiled, GError **error);
-/* The text in front of every source */
+/* The same two behind PRELUDE instead of those files: for sources that are not the backend's own. */
+GBytes     *cuda_rtc_compile_behind (CudaRtc *rtc, const char *prelude, const char *name, const char *source, int arch, GError **error);
+GBytes     *cuda_rtc_get_behind     (CudaRtc *rtc, const char *prelude, const char *name, const char *source, int arch, GError **error);
+/* The text in front of the backend's own sources */
 const char *cuda_rtc_prelude (void);
 
 #endif

@@ -2,6 +2,7 @@
  * The host waits only where it must read something, or before it hands memory of a batch back whose copy is not done. */
 #include "cuda.h"
 #include "base/trace.h"
+#include "ranges.h"
 #include "tensor/tensors.h"
 
 #include <string.h>
@@ -85,16 +86,22 @@ wait_for_upload (CudaDevice *device, GError **error)
 /* ---- steps ---- */
 
 static gboolean
+put_step (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
+{
+  queue->op = step->op;
+  cuda_range_push (step->range);
+  gboolean ok = step->run (plan, step, queue, error);
+  cuda_range_pop (step->range);
+  return ok;
+}
+
+static gboolean
 put_steps (CudaPlan *plan, GError **error)
 {
   CudaQueue queue = { .device = plan->device, .stream = plan->device->compute };
   gboolean ok = TRUE;
   for (guint i = 0; ok && i < plan->steps->len; i++)
-    {
-      CudaStep *step = plan->steps->pdata[i];
-      queue.op = step->op;
-      ok = step->run (plan, step, &queue, error);
-    }
+    ok = put_step (plan, plan->steps->pdata[i], &queue, error);
   return ok;
 }
 
@@ -113,8 +120,7 @@ put_timed (CudaPlan *plan, GError **error)
   for (guint i = 0; ok && i < plan->steps->len; i++)
     {
       CudaStep *step = plan->steps->pdata[i];
-      queue.op = step->op;
-      ok = event_at (&step->begin, queue.stream, error) && step->run (plan, step, &queue, error) && event_at (&step->finish, queue.stream, error);
+      ok = event_at (&step->begin, queue.stream, error) && put_step (plan, step, &queue, error) && event_at (&step->finish, queue.stream, error);
     }
   return ok;
 }
@@ -158,8 +164,10 @@ capture_all (CudaPlan *plan, GError **error)
   guint n = plan->program->inputs->len ? CUDA_SLOTS : 1;
   gboolean ok = TRUE;
   drop_graphs (plan);
+  cuda_range_push ("capture");
   for (guint i = 0; ok && i < n; i++)
     ok = capture (plan, i, error);
+  cuda_range_pop ("capture");
   plan->graph_epoch = plan->device->epoch;
   return ok;
 }
