@@ -178,6 +178,32 @@ heddle_device_read_scalar (HeddleDevice *device, HeddleVariable *variable, doubl
 }
 
 gboolean
+heddle_device_snapshot (HeddleDevice *device, HeddleSnapshot *snapshot, GError **error)
+{
+  gboolean (*start) (HeddleDevice *, HeddleSnapshot *, GError **) = HEDDLE_BACKEND_SLOT (device, snapshot);
+  gboolean ok = snapshot->n <= HEDDLE_SNAPSHOT;
+  snapshot->arrived = FALSE;
+  if (!ok)
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "a snapshot of %u scalars: at most %d", snapshot->n, HEDDLE_SNAPSHOT);
+  else if (start)
+    ok = start (device, snapshot, error);
+  else
+    {
+      for (guint i = 0; ok && i < snapshot->n; i++)
+        ok = device->iface->read (device, snapshot->variable[i], &(HeddleTensor) { HEDDLE_F32, heddle_scalar_shape (), &snapshot->value[i] }, error);
+      snapshot->arrived = ok;
+    }
+  return ok;
+}
+
+gboolean
+heddle_device_arrive (HeddleDevice *device, HeddleSnapshot *snapshot, gboolean wait, GError **error)
+{
+  gboolean (*arrive) (HeddleDevice *, HeddleSnapshot *, gboolean, GError **) = HEDDLE_BACKEND_SLOT (device, arrive);
+  return snapshot->arrived || !arrive || arrive (device, snapshot, wait, error);
+}
+
+gboolean
 heddle_device_honours (HeddleDevice *device, const char *flag)
 {
   gboolean (*honours) (HeddleDevice *, const char *) = HEDDLE_BACKEND_SLOT (device, honours);

@@ -39,6 +39,17 @@ typedef enum
   HEDDLE_COUNTER_COPY              /* nanoseconds that runs have waited for their inputs to reach the device; 0 where inputs are read in place */
 } HeddleCounter;
 
+/* Scalars on their way from the device to the host, in the caller's memory: their values when everything handed over before is done. */
+#define HEDDLE_SNAPSHOT 64
+typedef struct
+{
+  guint           n;
+  HeddleVariable *variable[HEDDLE_SNAPSHOT];     /* f32 scalars */
+  float           value[HEDDLE_SNAPSHOT];        /* once ARRIVED */
+  gboolean        arrived;
+  guint64         ticket;          /* the device's */
+} HeddleSnapshot;
+
 /* One step of a plan: an operation, several that run as one, or a conversion between layouts or dtypes. */
 typedef struct
 {
@@ -109,6 +120,10 @@ typedef struct
    * Cheap where no profiler is. */
   void        (*range_push) (HeddleDevice *device, const char *name);
   void        (*range_pop)  (HeddleDevice *device, const char *name);
+  /* Starts a snapshot and does not wait.  A device remembers the last 16.  Absent: reading needs no wait. */
+  gboolean    (*snapshot) (HeddleDevice *device, HeddleSnapshot *snapshot, GError **error);
+  /* Fills it if it has arrived, or WAITs for it; reports what steps handed over before it found wrong with their input. */
+  gboolean    (*arrive)   (HeddleDevice *device, HeddleSnapshot *snapshot, gboolean wait, GError **error);
 } HeddleDeviceIface;
 
 /* Slot NAME, or NULL if the module was built before it existed. */
@@ -132,6 +147,11 @@ gboolean      heddle_device_initialise (HeddleDevice *device, HeddleVariables *v
 /* One f32 scalar in, out. */
 gboolean      heddle_device_write_scalar (HeddleDevice *device, HeddleVariable *variable, double value, GError **error);
 gboolean      heddle_device_read_scalar  (HeddleDevice *device, HeddleVariable *variable, double *value, GError **error);
+
+/* Starts to read SNAPSHOT's variables; where reading needs no wait they arrive at once. */
+gboolean      heddle_device_snapshot (HeddleDevice *device, HeddleSnapshot *snapshot, GError **error);
+/* Looks whether it has arrived (snapshot->arrived), or WAITs for it. */
+gboolean      heddle_device_arrive   (HeddleDevice *device, HeddleSnapshot *snapshot, gboolean wait, GError **error);
 
 gboolean      heddle_device_honours      (HeddleDevice *device, const char *flag);
 

@@ -83,7 +83,7 @@ gboolean
 heddle_bench_run (HeddleBench *bench, gint64 steps, gint64 *samples, double *seconds, GError **error)
 {
   gint64 before = heddle_run_samples (bench->run), start = heddle_trace_clock ();
-  gboolean ok = heddle_run_batches (bench->run, steps, error);
+  gboolean ok = heddle_run_batches (bench->run, steps, error) && bench->p->device->iface->sync (bench->p->device, error);      /* what was only handed over is not done */
   *seconds += (double) (heddle_trace_clock () - start) * 1e-9;
   *samples += heddle_run_samples (bench->run) - before;
   return ok;

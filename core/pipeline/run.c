@@ -10,6 +10,19 @@
 /* Seconds waited for input so far, by part. */
 typedef struct { double part[HEDDLE_WAIT_PARTS]; } Waited;
 
+/* Numbers on their way from the device, and where the run was when it asked for them. */
+typedef struct
+{
+  HeddleSnapshot snapshot;                   /* [0] the watched count; with LOG what log_variables () adds */
+  gboolean       log, lines, watch;          /* sums are read; BATCH events are due; the watched count is looked at */
+  gint64         epoch, batch, step, samples, total_updates;
+  double         seconds, lr;
+  Waited         waited;
+} Reading;
+
+#define READINGS 8              /* on their way; the device is never so many batches behind */
+#define WATCH_EVERY 12          /* batches or updates at most from one look at the watched count to the next: with those that the device is behind, below 16 */
+
 struct _Run
 {
   HeddlePipeline  *p;
@@ -21,6 +34,8 @@ struct _Run
   double           start, base_lr, lr, base_momentum;
   HeddleVariable  *lr_variable, *momentum_variable;
   double           skipped, scale;
+  Reading          readings[READINGS];       /* a queue */
+  guint            first_reading, n_readings;
   /* per logger: what it was told last */
   struct { double sum[1 + MAX_METRICS], weight[1 + MAX_METRICS], seconds; Waited waited; gint64 samples; } *told;
   double           epoch_sum[1 + MAX_METRICS], epoch_weight[1 + MAX_METRICS];     /* read last, over this epoch */
@@ -80,20 +95,6 @@ send_text (Run *r, HeddleEventType type, GLogLevelFlags level, const char *text)
   heddle_events_send (r->events, G_MAXUINT, &e);
 }
 
-/* Reads the sums that the device keeps. */
-static gboolean
-read_running (Run *r, GError **error)
-{
-  HeddlePipeline *p = r->p;
-  gboolean ok = heddle_device_read_scalar (p->device, p->running_loss.sum, &r->epoch_sum[0], error) && heddle_device_read_scalar (p->device, p->running_loss.weight, &r->epoch_weight[0], error);
-  for (guint i = 0; ok && i < p->n_metrics; i++)
-    ok = heddle_device_read_scalar (p->device, p->running_metric[i].sum, &r->epoch_sum[i + 1], error)
-         && heddle_device_read_scalar (p->device, p->running_metric[i].weight, &r->epoch_weight[i + 1], error);
-  if (ok && p->amp_choice.scaling)
-    ok = heddle_device_read_scalar (p->device, p->update_state.skipped, &r->skipped, error) && heddle_device_read_scalar (p->device, p->update_state.scale, &r->scale, error);
-  return ok;
-}
-
 static Waited
 waited_so_far (const Run *r)
 {
@@ -103,41 +104,28 @@ waited_so_far (const Run *r)
   return w;
 }
 
-/* An epoch begins: intervals do too, so that none contains an evaluation. */
-static gboolean
-reset_running (Run *r, GError **error)
-{
-  HeddlePipeline *p = r->p;
-  gboolean ok = heddle_device_write_scalar (p->device, p->running_loss.sum, 0, error) && heddle_device_write_scalar (p->device, p->running_loss.weight, 0, error);
-  for (guint i = 0; ok && i < p->n_metrics; i++)
-    ok = heddle_device_write_scalar (p->device, p->running_metric[i].sum, 0, error) && heddle_device_write_scalar (p->device, p->running_metric[i].weight, 0, error);
-  memset (r->told, 0, heddle_events_count (r->events) * sizeof *r->told);
-  for (guint k = 0; k < heddle_events_count (r->events); k++)
-    {
-      r->told[k].seconds = now ();
-      r->told[k].waited = waited_so_far (r);
-      r->told[k].samples = r->samples;
-    }
-  return ok;
-}
-
-/* What share of ELAPSED was waiting, since BEFORE, and what for. */
+/* What share of ELAPSED was waiting, up to AFTER, since BEFORE, and what for. */
 static void
-add_wait (const Run *r, HeddleEvent *e, const Waited *before, double elapsed)
+add_wait (HeddleEvent *e, const Waited *before, const Waited *after, double elapsed)
 {
-  Waited w = waited_so_far (r);
   for (guint i = 0; i < HEDDLE_WAIT_PARTS; i++)
     {
-      e->wait_part[i] = elapsed > 0 ? CLAMP ((w.part[i] - before->part[i]) / elapsed, 0, 1 - e->wait_share) : 0;
+      e->wait_part[i] = elapsed > 0 ? CLAMP ((after->part[i] - before->part[i]) / elapsed, 0, 1 - e->wait_share) : 0;
       e->wait_share += e->wait_part[i];
     }
 }
 
 static void
-tell_batch (Run *r, guint k)
+tell_batch (Run *r, guint k, const Reading *g)
 {
   HeddleEvent e = event_new (r, HEDDLE_EVENT_BATCH);
-  double sum[1 + MAX_METRICS], weight[1 + MAX_METRICS], t = now (), elapsed = t - r->told[k].seconds;
+  double sum[1 + MAX_METRICS], weight[1 + MAX_METRICS], elapsed = g->seconds - r->told[k].seconds;
+  e.epoch = g->epoch;
+  e.batch = g->batch;
+  e.step = g->step;
+  e.updates = g->total_updates - e.skipped;
+  e.samples = g->samples;
+  e.seconds = g->seconds - r->start;
   for (guint i = 0; i <= r->p->n_metrics; i++)
     {
       sum[i] = r->epoch_sum[i] - r->told[k].sum[i];
@@ -146,29 +134,174 @@ tell_batch (Run *r, guint k)
       r->told[k].weight[i] = r->epoch_weight[i];
     }
   add_means (r, &e, sum, weight);
-  add_value (&e, "lr", r->lr);
-  e.samples_per_second = elapsed > 0 ? (double) (r->samples - r->told[k].samples) / elapsed : 0;
-  add_wait (r, &e, &r->told[k].waited, elapsed);
-  r->told[k].seconds = t;
-  r->told[k].waited = waited_so_far (r);
-  r->told[k].samples = r->samples;
+  add_value (&e, "lr", g->lr);
+  e.samples_per_second = elapsed > 0 ? (double) (g->samples - r->told[k].samples) / elapsed : 0;
+  add_wait (&e, &r->told[k].waited, &g->waited, elapsed);
+  r->told[k].seconds = g->seconds;
+  r->told[k].waited = g->waited;
+  r->told[k].samples = g->samples;
   heddle_events_send (r->events, k, &e);
 }
 
 static gboolean
-tell_loggers (Run *r, GError **error)
+line_is_due (const Run *r, guint k, gint64 batch)
 {
-  gboolean ok = TRUE, fresh = FALSE;
-  for (guint k = 0; ok && k < heddle_events_count (r->events); k++)
+  guint interval = heddle_events_interval (r->events, k);
+  return interval && batch % interval == 0;
+}
+
+/* ---- readings: the device is asked and not waited for ---- */
+
+static void
+log_variables (const HeddlePipeline *p, HeddleSnapshot *s)
+{
+  s->variable[s->n++] = p->running_loss.sum;
+  s->variable[s->n++] = p->running_loss.weight;
+  for (guint i = 0; i < p->n_metrics; i++)
     {
-      guint interval = heddle_events_interval (r->events, k);
-      if (interval && r->batch % interval == 0)
+      s->variable[s->n++] = p->running_metric[i].sum;
+      s->variable[s->n++] = p->running_metric[i].weight;
+    }
+  if (p->amp_choice.scaling)
+    {
+      s->variable[s->n++] = p->update_state.skipped;
+      s->variable[s->n++] = p->update_state.scale;
+    }
+}
+
+static void
+take_sums (Run *r, const float *value)
+{
+  for (guint i = 0; i <= r->p->n_metrics; i++)
+    {
+      r->epoch_sum[i] = *value++;
+      r->epoch_weight[i] = *value++;
+    }
+  if (r->p->amp_choice.scaling)
+    {
+      r->skipped = *value++;
+      r->scale = *value++;
+    }
+}
+
+/* With a loss scaler updates that were skipped, else losses that were not finite: so many in a row end the run. */
+static gint64
+watch_limit (const HeddlePipeline *p)
+{
+  return p->amp_choice.scaling ? p->amp_choice.options->max_skips : p->options->stop_on_nonfinite;
+}
+
+static gboolean
+check_row (const Run *r, const Reading *g, GError **error)
+{
+  double row = g->snapshot.value[0];
+  gboolean ok = row < (double) watch_limit (r->p);
+  if (!ok && r->p->amp_choice.scaling)
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_RUN, "%g updates in a row were skipped because gradients were not finite (epoch %" G_GINT64_FORMAT ", batch %" G_GINT64_FORMAT ")\n"
+                 "hint: lower the learning rate, clip_norm, or amp dtype = \"bf16\"", row, g->epoch, g->batch);
+  else if (!ok)
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_RUN, "the loss is not finite since batch %" G_GINT64_FORMAT " of epoch %" G_GINT64_FORMAT " (%g batches in a row, learning rate %g)\n"
+                 "hint: lower the learning rate or set clip_norm; stop_on_nonfinite = 0 goes on all the same", MAX (1, g->batch - (gint64) row + 1), g->epoch, row, g->lr);
+  return ok;
+}
+
+static gboolean
+take_reading (Run *r, const Reading *g, GError **error)
+{
+  gboolean ok = !g->watch || check_row (r, g, error);
+  if (ok && g->log)
+    {
+      take_sums (r, g->snapshot.value + 1);
+      r->updates = r->total_updates - (gint64) r->skipped;
+    }
+  for (guint k = 0; ok && g->lines && k < heddle_events_count (r->events); k++)
+    if (line_is_due (r, k, g->batch))
+      tell_batch (r, k, g);
+  return ok;
+}
+
+/* Those that have arrived, in order; with WAIT all.  What comes after an error is not looked at. */
+static gboolean
+take_readings (Run *r, gboolean wait, GError **error)
+{
+  gboolean ok = TRUE, arrived = TRUE;
+  while (ok && arrived && r->n_readings)
+    {
+      Reading *g = &r->readings[r->first_reading];
+      ok = heddle_device_arrive (r->p->device, &g->snapshot, wait, error);
+      arrived = g->snapshot.arrived;
+      if (ok && arrived)
         {
-          ok = fresh || read_running (r, error);
-          fresh = TRUE;
-          if (ok)
-            tell_batch (r, k);
+          ok = take_reading (r, g, error);
+          r->first_reading = (r->first_reading + 1) % READINGS;
+          r->n_readings--;
         }
+    }
+  r->n_readings = ok ? r->n_readings : 0;
+  return ok;
+}
+
+static gboolean
+ask (Run *r, gboolean log, gboolean lines, gboolean watch, GError **error)
+{
+  HeddlePipeline *p = r->p;
+  gboolean ok = r->n_readings < READINGS || take_readings (r, TRUE, error);
+  Reading *g = &r->readings[(r->first_reading + r->n_readings) % READINGS];
+  if (ok)
+    {
+      g->log = log;
+      g->lines = lines;
+      g->watch = watch;
+      g->epoch = r->epoch;
+      g->batch = r->batch;
+      g->step = r->step;
+      g->samples = r->samples;
+      g->total_updates = r->total_updates;
+      g->seconds = now ();
+      g->lr = r->lr;
+      g->waited = waited_so_far (r);
+      g->snapshot.variable[0] = p->amp_choice.scaling ? p->update_state.consecutive : p->nonfinite;
+      g->snapshot.n = 1;
+      if (log)
+        log_variables (p, &g->snapshot);
+      ok = heddle_device_snapshot (p->device, &g->snapshot, error);
+      r->n_readings += ok;
+    }
+  return ok;
+}
+
+/* The sums that the device keeps, now. */
+static gboolean
+read_running (Run *r, GError **error)
+{
+  return ask (r, TRUE, FALSE, FALSE, error) && take_readings (r, TRUE, error);
+}
+
+/* After a batch, which UPDATED or not; LAST of an epoch or of the run. */
+static gboolean
+ask_what_is_due (Run *r, gboolean updated, gboolean last, GError **error)
+{
+  gint64 limit = watch_limit (r->p), every = MIN (limit, WATCH_EVERY), count = r->p->amp_choice.scaling ? r->total_updates : r->step;
+  gboolean lines = FALSE, watch = limit > 0 && (updated || !r->p->amp_choice.scaling) && (last || count % every == 0);
+  for (guint k = 0; k < heddle_events_count (r->events); k++)
+    lines |= line_is_due (r, k, r->batch);
+  return (!lines && !watch) || ask (r, lines, lines, watch, error);
+}
+
+/* An epoch begins: intervals do too, so that none contains an evaluation. */
+static gboolean
+reset_running (Run *r, GError **error)
+{
+  HeddlePipeline *p = r->p;
+  gboolean ok = take_readings (r, TRUE, error) && heddle_device_write_scalar (p->device, p->running_loss.sum, 0, error) && heddle_device_write_scalar (p->device, p->running_loss.weight, 0, error);
+  for (guint i = 0; ok && i < p->n_metrics; i++)
+    ok = heddle_device_write_scalar (p->device, p->running_metric[i].sum, 0, error) && heddle_device_write_scalar (p->device, p->running_metric[i].weight, 0, error);
+  memset (r->told, 0, heddle_events_count (r->events) * sizeof *r->told);
+  for (guint k = 0; k < heddle_events_count (r->events); k++)
+    {
+      r->told[k].seconds = now ();
+      r->told[k].waited = waited_so_far (r);
+      r->told[k].samples = r->samples;
     }
   return ok;
 }
@@ -212,29 +345,8 @@ apply_schedule (Run *r, GError **error)
   return ok;
 }
 
-/* The device counts; reading waits for it, so it is looked at every few updates. */
 static gboolean
-check_skips (Run *r, gboolean now_or_never, GError **error)
-{
-  HeddlePipeline *p = r->p;
-  gint64 limit = p->amp_choice.scaling ? p->amp_choice.options->max_skips : 0;
-  double row = 0;
-  gboolean ok = TRUE;
-  if (limit > 0 && (now_or_never || r->total_updates % MIN (limit, 16) == 0))
-    {
-      ok = heddle_device_read_scalar (p->device, p->update_state.consecutive, &row, error);
-      if (ok && row >= (double) limit)
-        {
-          g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_RUN, "%g updates in a row were skipped because gradients were not finite (epoch %" G_GINT64_FORMAT ", batch %" G_GINT64_FORMAT ")\n"
-                       "hint: lower the learning rate, clip_norm, or amp dtype = \"bf16\"", row, r->epoch, r->batch);
-          ok = FALSE;
-        }
-    }
-  return ok;
-}
-
-static gboolean
-update (Run *r, gboolean last, GError **error)
+update (Run *r, GError **error)
 {
   gint64 began = heddle_profile_begin (&r->profile, r->p->optimizer->id);
   gboolean ok = apply_schedule (r, error) && r->p->device->iface->run (r->p->update, NULL, error);
@@ -242,27 +354,6 @@ update (Run *r, gboolean last, GError **error)
   r->window = 0;
   r->total_updates++;
   r->updates = r->total_updates - (gint64) r->skipped;
-  return ok && check_skips (r, last, error);
-}
-
-/* Without a scaler a loss that stays infinite or NaN ends the run; looked at every few batches. */
-static gboolean
-check_loss (Run *r, gboolean now_or_never, GError **error)
-{
-  HeddlePipeline *p = r->p;
-  gint64 limit = p->options->stop_on_nonfinite;
-  double row = 0;
-  gboolean ok = TRUE;
-  if (limit > 0 && !p->amp_choice.scaling && (now_or_never || r->step % MIN (limit, 16) == 0))
-    {
-      ok = heddle_device_read_scalar (p->device, p->nonfinite, &row, error);
-      if (ok && row >= (double) limit)
-        {
-          g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_RUN, "the loss is not finite since batch %" G_GINT64_FORMAT " of epoch %" G_GINT64_FORMAT " (%g batches in a row, learning rate %g)\n"
-                       "hint: lower the learning rate or set clip_norm; stop_on_nonfinite = 0 goes on all the same", MAX (1, r->batch - (gint64) row + 1), r->epoch, row, r->lr);
-          ok = FALSE;
-        }
-    }
   return ok;
 }
 
@@ -302,10 +393,10 @@ end_profile (Run *r, GError **error)
 }
 
 static gboolean
-tell (Run *r, GError **error)
+tell (Run *r, gboolean updated, gboolean last, GError **error)
 {
   gint64 began = heddle_profile_begin (&r->profile, "log");
-  gboolean ok = tell_loggers (r, error);
+  gboolean ok = ask_what_is_due (r, updated, last, error) && take_readings (r, FALSE, error);
   heddle_profile_end (&r->profile, HEDDLE_TIME_LOG, "log", began, r->step - 1);
   return ok;
 }
@@ -334,10 +425,10 @@ one_batch (Run *r, GError **error)
       r->step++;
       r->batch++;
       r->window++;
-      gboolean last = r->batch == p->steps_per_epoch || r->step == r->total_steps;
-      if (ok && (r->window == p->options->accumulate || last))
+      gboolean last = r->batch == p->steps_per_epoch || r->step == r->total_steps, updates = r->window == p->options->accumulate || last;
+      if (ok && updates)
         {
-          ok = update (r, last, error);
+          ok = update (r, error);
           release_held (r, NULL);
         }
       if (r->step == 1)
@@ -345,7 +436,7 @@ one_batch (Run *r, GError **error)
           ok = ok && p->device->iface->sync (p->device, error);
           r->result->first_step_seconds = process_age ();
         }
-      ok = ok && check_loss (r, last, error) && tell (r, error);
+      ok = ok && tell (r, updates, last, error);
     }
   else if (error && !*error)
     g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_RUN, "the data ended before the run did");
@@ -463,11 +554,12 @@ end_epoch (Run *r, double started, gint64 before, const Waited *waited, GError *
   if (ok)
     {
       HeddleEvent e = event_new (r, HEDDLE_EVENT_EPOCH_END);
+      Waited after = waited_so_far (r);
       double elapsed = now () - started;
       add_means (r, &e, r->epoch_sum, r->epoch_weight);
       add_value (&e, "lr", r->lr);
       e.samples_per_second = elapsed > 0 ? (double) (r->samples - before) / elapsed : 0;
-      add_wait (r, &e, waited, elapsed);
+      add_wait (&e, waited, &after, elapsed);
       r->result->loss = r->epoch_weight[0] > 0 ? r->epoch_sum[0] / r->epoch_weight[0] : NAN;
       heddle_events_send (r->events, G_MAXUINT, &e);
       if (p->eval_data && (r->epoch % p->options->eval_every == 0 || r->step == r->total_steps))
@@ -559,6 +651,8 @@ run_epochs (Run *r, GError **error)
   gboolean ok = heddle_loader_start (p->loader, 0, (guint64) r->total_steps, error);
   while (ok && r->epoch < p->options->epochs && r->step < r->total_steps)
     ok = one_epoch (r, error);
+  if (!ok)
+    take_readings (r, TRUE, NULL);      /* batches before what ended the run are told of */
   return ok;
 }
 

@@ -2,6 +2,7 @@
  * schedules of streams, without graphs, and with every call failing in turn.  Must not know the backend's insides. */
 #include <dlfcn.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "cuda-sim/fake.h"
@@ -14,6 +15,7 @@
 #define NORMED "nn.conv2d { 8, kernel = 3 }, nn.batch_norm {}, nn.relu {}, nn.flatten {}, nn.linear { 4 }"
 
 static char *folder;
+static const char *optimizer = "lr = 0.05, momentum = 0.9";
 
 typedef struct
 {
@@ -47,7 +49,7 @@ run (Run *r, const char *device, const char *layers, const char *flags, const ch
   g_autofree char *text = g_strdup_printf ("local h = require 'heddle'\nlocal data = h.dataset 'synthetic' { shape = { 2, 12, 12 }, classes = 4, length = %d, noise = 1 }\n"
                                            "h.flags { threads = 1, %s }\nlocal batch = h.prefetch { data, batch_size = 8, shuffle = true }\nlocal nn = require 'heddle.layers'\n"
                                            "local logits = %s\nlocal loss = %s\n"
-                                           "return h.train { h.optimizer 'sgd' { loss, lr = 0.05, momentum = 0.9 }, device = '%s', %s }\n", g_strcmp0 (layers, RESNET) == 0 ? 17 : 37, flags, model, loss, device, options);
+                                           "return h.train { h.optimizer 'sgd' { loss, %s }, device = '%s', %s }\n", g_strcmp0 (layers, RESNET) == 0 ? 17 : 37, flags, model, loss, optimizer, device, options);
   *r = (Run) { .registry = heddle_registry_new (NULL) };
   g_assert_true (g_file_set_contents (file, text, -1, NULL));
   r->graph = heddle_script_load (file, r->registry, NULL, NULL, &r->error);
@@ -225,36 +227,120 @@ test_scale_settles (void)
   finish (&r);
 }
 
-/* What a run of so many steps counts.  Nothing is logged, and nothing asks whether the loss is finite. */
-static void
-count (const char *amp, guint steps, guint64 *syncs, guint64 *allocations, guint64 *primitives)
+/* ---- what the host waits for ---- */
+
+typedef struct { guint64 syncs, allocations, primitives; } Counts;
+
+static Counts
+count (const char *amp, guint steps, const char *more)
 {
   Run r;
-  g_autofree char *options = g_strdup_printf ("epochs = 1, steps_per_epoch = %u, stop_on_nonfinite = 0, schedule_on = 'all'", steps);
+  Counts c;
+  g_autofree char *options = g_strdup_printf ("epochs = 1, steps_per_epoch = %u, %s", steps, more);
   run (&r, "cuda", NORMED, "", amp, options);
   g_assert_no_error (r.error);
   g_assert_cmpint (r.result.steps, ==, steps);
   HeddleDevice *device = heddle_pipeline_device (r.pipeline);
-  *syncs = device->iface->counter (device, HEDDLE_COUNTER_SYNCS);
-  *allocations = device->iface->counter (device, HEDDLE_COUNTER_ALLOCATIONS);
-  *primitives = device->iface->counter (device, HEDDLE_COUNTER_PRIMITIVES);
+  c.syncs = device->iface->counter (device, HEDDLE_COUNTER_SYNCS);
+  c.allocations = device->iface->counter (device, HEDDLE_COUNTER_ALLOCATIONS);
+  c.primitives = device->iface->counter (device, HEDDLE_COUNTER_PRIMITIVES);
   finish (&r);
+  return c;
 }
 
-/* Twenty more steps wait for the device not once more, allocate nothing and create nothing; a loss scaler's skips are looked at once in sixteen updates. */
+/* Forty more steps wait for the device not once more, allocate nothing and create nothing: whatever the host looks at while they run. */
+static void
+steady (const char *amp, const char *options)
+{
+  Counts few = count (amp, 12, options), many = count (amp, 52, options);
+  g_test_message ("%u waits", (guint) few.syncs);
+  g_assert_cmpuint (few.syncs, ==, many.syncs);
+  g_assert_cmpuint (few.allocations, ==, many.allocations);
+  g_assert_cmpuint (few.primitives, ==, many.primitives);
+}
+
+#define LOG "log = { h.logger 'jsonl' { path = '%s', interval = %d } }"
+
 static void
 test_steady (void)
 {
-  guint64 a[3], b[3];
-  count ("dtype = 'bf16'", 12, &a[0], &a[1], &a[2]);
-  count ("dtype = 'bf16'", 32, &b[0], &b[1], &b[2]);
-  g_test_message ("%u waits", (guint) a[0]);
-  for (guint i = 0; i < 3; i++)
-    g_assert_cmpuint (a[i], ==, b[i]);
-  count ("dtype = 'f16'", 17, &a[0], &a[1], &a[2]);
-  count ("dtype = 'f16'", 33, &b[0], &b[1], &b[2]);
-  g_assert_cmpuint (a[0] + 1, ==, b[0]);
-  g_assert_cmpuint (a[1], ==, b[1]);
+  g_autofree char *log = g_strdup_printf (LOG, "steady.jsonl", 1);
+  steady (NULL, "stop_on_nonfinite = 1");
+  steady ("dtype = 'bf16'", "stop_on_nonfinite = 5");
+  steady ("dtype = 'f16', max_skips = 1000", "accumulate = 2");
+  steady (NULL, log);
+  steady ("dtype = 'f16'", log);
+}
+
+/* (transfer full) VALUE of every batch line of a log. */
+static GArray *
+logged (const char *file, const char *value)
+{
+  g_autofree char *path = g_build_filename (folder, file, NULL), *text = NULL, *key = g_strdup_printf ("\"%s\":", value);
+  GArray *numbers = g_array_new (FALSE, FALSE, sizeof (double));
+  g_assert_true (g_file_get_contents (path, &text, NULL, NULL));
+  g_auto (GStrv) lines = g_strsplit (text, "\n", -1);
+  for (guint i = 0; lines[i]; i++)
+    if (strstr (lines[i], "\"event\":\"batch\""))
+      {
+        const char *at = strstr (lines[i], key);
+        double x = at ? g_ascii_strtod (at + strlen (key), NULL) : NAN;
+        g_array_append_val (numbers, x);
+      }
+  return numbers;
+}
+
+static void
+same_logged (const char *value, guint n, double epsilon)
+{
+  g_autoptr (GArray) a = logged ("cpu.jsonl", value), b = logged ("cuda.jsonl", value);
+  g_assert_cmpuint (a->len, ==, n);
+  g_assert_cmpuint (b->len, ==, n);
+  for (guint i = 0; i < n; i++)
+    if (!(fabs (g_array_index (a, double, i) - g_array_index (b, double, i)) <= epsilon * fabs (g_array_index (a, double, i))))
+      g_error ("line %u: %s %.17g on the cpu, %.17g on the simulated device", i, value, g_array_index (a, double, i), g_array_index (b, double, i));
+}
+
+/* A line that is written when its numbers have arrived says what one that was waited for says. */
+static void
+test_log (void)
+{
+  Run r;
+  for (guint i = 0; i < 2; i++)
+    {
+      g_autofree char *options = g_strdup_printf ("epochs = 2, steps_per_epoch = 11, accumulate = 3, schedule = h.schedule 'cosine' {}, " LOG, i ? "cuda.jsonl" : "cpu.jsonl", 2);
+      run (&r, i ? "cuda" : "cpu", NORMED, "", NULL, options);
+      g_assert_no_error (r.error);
+      finish (&r);
+    }
+  static const char *const exact[] = { "epoch", "batch", "step", "updates", "samples", "lr" };
+  for (guint i = 0; i < G_N_ELEMENTS (exact); i++)
+    same_logged (exact[i], 10, 0);
+  same_logged ("loss", 10, 1e-4);
+}
+
+/* A loss that is not finite is found some batches later, and named as exactly as by a device that is waited for. */
+static void
+test_nonfinite (void)
+{
+  static const char *const options[] = { "epochs = 20, stop_on_nonfinite = 1", "epochs = 20", "epochs = 20, stop_on_nonfinite = 30, steps_per_epoch = 90" };
+  static const gint64 limits[] = { 1, 5, 30 };
+  optimizer = "lr = 1e6, maximize = true";
+  for (guint i = 0; i < G_N_ELEMENTS (options); i++)
+    {
+      Run cpu, cuda;
+      long epoch = 0, batch = 0;
+      run (&cpu, "cpu", "nn.flatten {}, nn.linear { 4 }, nn.relu {}, nn.linear { 4 }", "", NULL, options[i]);
+      run (&cuda, "cuda", "nn.flatten {}, nn.linear { 4 }, nn.relu {}, nn.linear { 4 }", "", NULL, options[i]);
+      g_assert_error (cuda.error, HEDDLE_ERROR, HEDDLE_ERROR_RUN);
+      g_assert_cmpstr (cuda.error->message, ==, cpu.error->message);
+      g_assert_cmpint (sscanf (strstr (cuda.error->message, "since batch"), "since batch %ld of epoch %ld", &batch, &epoch), ==, 2);
+      g_test_message ("since batch %ld of epoch %ld: stopped after %d on the cpu, %d on the simulated device", batch, epoch, (int) cpu.result.steps, (int) cuda.result.steps);
+      g_assert_cmpint (cuda.result.steps - ((epoch - 1) * (i == 2 ? 90 : 5) + batch + limits[i] - 1), <, 16);
+      finish (&cpu);
+      finish (&cuda);
+    }
+  optimizer = "lr = 0.05, momentum = 0.9";
 }
 
 /* Memory that runs out at the n-th allocation, for every n: an error that says so, and nothing left behind (the simulated device looks at its end). */
@@ -315,7 +401,9 @@ main (int argc, char **argv)
   g_test_add_func ("/sim/train/graphs", test_graphs);
   g_test_add_func ("/sim/train/every update skipped", test_skips);
   g_test_add_func ("/sim/train/the scale settles", test_scale_settles);
-  g_test_add_func ("/sim/train/steady", test_steady);
+  g_test_add_func ("/sim/waits/steady", test_steady);
+  g_test_add_func ("/sim/waits/log", test_log);
+  g_test_add_func ("/sim/waits/not finite", test_nonfinite);
   g_test_add_func ("/sim/failures/allocations", test_allocations);
   g_test_add_func ("/sim/failures/calls", test_calls);
   return g_test_run ();

@@ -36,6 +36,15 @@ typedef struct
   cudaEvent_t released;          /* the run that read it is done */
 } CudaSlot;
 
+/* Pinned memory that scalars, and what steps found wrong with their input, are copied to while the host goes on; snapshots take turns. */
+#define CUDA_MAILS  16
+#define CUDA_FAULTS 64
+typedef struct
+{
+  float       value[HEDDLE_SNAPSHOT];
+  guint32     fault[CUDA_FAULTS];
+} CudaMail;
+
 struct _CudaDevice
 {
   HeddleDevice   base;
@@ -61,6 +70,10 @@ struct _CudaDevice
   guint          turn;           /* of the slots */
   cudaEvent_t    pending;        /* upload of the last run, not known to be done; or NULL */
   char          *staging;        /* pinned, for what the host reads */
+  CudaMail      *mails;
+  cudaEvent_t    delivered[CUDA_MAILS];
+  guint          mail_faults[CUDA_MAILS];     /* words in it */
+  guint64        tickets;        /* given to snapshots so far */
   guint64        allocations, primitives, syncs, waited;
   gpointer       blas, dnn, rtc, chains;   /* of blas.c, dnn-steps.c and chain-steps.c; each made when first asked for */
   void         (*blas_free) (gpointer), (*dnn_free) (gpointer), (*rtc_free) (gpointer), (*chains_free) (gpointer);
@@ -140,7 +153,7 @@ struct _CudaPlan
   gboolean       timed;
   gint64         timed_at;       /* host clock when the timed run began; 0: its times are taken already */
   cudaEvent_t    timed_from;
-  guint64        runs;
+  guint64        runs, looked;   /* runs whose faults the host has, or will have with a snapshot */
   char          *numbers;        /* the host's copy of the small outputs, CUDA_SMALL bytes each, where FETCHED */
   gboolean       fetched;
   GPtrArray     *reads;          /* CudaShadow * that it reads */
@@ -249,6 +262,8 @@ void     cuda_plan_free   (HeddlePlan *plan);
 gboolean cuda_run         (HeddlePlan *plan, const gpointer *inputs, GError **error);
 gboolean cuda_fetch       (HeddlePlan *plan, guint index, HeddleTensor *tensor, GError **error);
 gboolean cuda_sync        (HeddleDevice *device, GError **error);
+gboolean cuda_snapshot    (HeddleDevice *device, HeddleSnapshot *snapshot, GError **error);
+gboolean cuda_arrive      (HeddleDevice *device, HeddleSnapshot *snapshot, gboolean wait, GError **error);
 /* Waits until everything handed over is done; reports what steps found wrong with their input. */
 gboolean cuda_settle      (CudaDevice *device, GError **error);
 /* Host memory, pinned, of at least BYTES for what the host reads next. */

@@ -43,6 +43,10 @@ free_memory (CudaDevice *cuda)
     }
   cudaFree (cuda->arena);
   cudaFreeHost (cuda->staging);
+  cudaFreeHost (cuda->mails);
+  for (guint i = 0; i < CUDA_MAILS; i++)
+    if (cuda->delivered[i])
+      cudaEventDestroy (cuda->delivered[i]);
 }
 
 static void
@@ -296,6 +300,7 @@ static const HeddleDeviceIface device_iface = {
   .allocate = device_allocate, .write = device_write, .read = device_read, .run = cuda_run, .fetch = cuda_fetch, .sync = cuda_sync, .counter = device_counter,
   .honours = device_honours, .timing = cuda_plan_timing, .step = cuda_plan_step, .buffer = cuda_plan_buffer, .reorders = cuda_plan_reorders,
   .range_push = range_push, .range_pop = range_pop,
+  .snapshot = cuda_snapshot, .arrive = cuda_arrive,
 };
 
 /* ---- opening ---- */
@@ -324,7 +329,10 @@ make_streams (CudaDevice *cuda, GError **error)
   for (guint i = 0; ok && i < CUDA_SLOTS; i++)
     ok = CUDA (cudaEventCreateWithFlags (&cuda->slots[i].uploaded, cudaEventDisableTiming), NULL, error)
          && CUDA (cudaEventCreateWithFlags (&cuda->slots[i].released, cudaEventDisableTiming), NULL, error);
-  return ok;
+  for (guint i = 0; ok && i < CUDA_MAILS; i++)
+    ok = CUDA (cudaEventCreateWithFlags (&cuda->delivered[i], cudaEventDisableTiming), NULL, error);
+  cuda->mails = ok ? host_alloc (&cuda->base, CUDA_MAILS * sizeof *cuda->mails, error) : NULL;
+  return cuda->mails != NULL;
 }
 
 static gboolean

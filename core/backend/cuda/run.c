@@ -290,6 +290,7 @@ cuda_settle (CudaDevice *device, GError **error)
     {
       CudaPlan *plan = device->plans->pdata[i];
       ok = !plan->fault_memory || look_at_faults (plan, error);
+      plan->looked = plan->runs;
     }
   return ok;
 }
@@ -299,6 +300,76 @@ cuda_sync (HeddleDevice *base, GError **error)
 {
   CudaDevice *device = (CudaDevice *) base;
   return cuda_use (device, error) && cuda_settle (device, error);
+}
+
+/* ---- what the host reads without waiting ---- */
+
+/* The words of plans that have run since they were last looked at; those that find no room are looked at with the next wait. */
+static gboolean
+mail_faults (CudaDevice *device, guint mail, GError **error)
+{
+  gboolean ok = TRUE;
+  guint used = 0;
+  for (guint i = 0; ok && i < device->plans->len; i++)
+    {
+      CudaPlan *plan = device->plans->pdata[i];
+      if (plan->fault_memory && plan->looked != plan->runs && used + plan->faults->len <= CUDA_FAULTS)
+        {
+          ok = CUDA (cudaMemcpyAsync (device->mails[mail].fault + used, plan->fault_memory, plan->faults->len * sizeof (guint32), cudaMemcpyDeviceToHost, device->compute), NULL, error);
+          used += plan->faults->len;
+          plan->looked = plan->runs;
+        }
+    }
+  device->mail_faults[mail] = used;
+  return ok;
+}
+
+gboolean
+cuda_snapshot (HeddleDevice *base, HeddleSnapshot *snapshot, GError **error)
+{
+  CudaDevice *device = (CudaDevice *) base;
+  guint mail = (guint) (device->tickets % CUDA_MAILS);
+  gboolean ok = cuda_use (device, error);
+  snapshot->ticket = device->tickets++;
+  for (guint i = 0; ok && i < snapshot->n; i++)
+    ok = CUDA (cudaMemcpyAsync (&device->mails[mail].value[i], snapshot->variable[i]->data, sizeof (float), cudaMemcpyDeviceToHost, device->compute), NULL, error);
+  return ok && mail_faults (device, mail, error) && CUDA (cudaEventRecord (device->delivered[mail], device->compute), NULL, error);
+}
+
+/* Words that are not 0 are read again with a wait, which tells whose they are. */
+static gboolean
+open_mail (CudaDevice *device, HeddleSnapshot *snapshot, GError **error)
+{
+  guint mail = (guint) (snapshot->ticket % CUDA_MAILS);
+  gboolean fault = FALSE;
+  memcpy (snapshot->value, device->mails[mail].value, snapshot->n * sizeof (float));
+  for (guint i = 0; i < device->mail_faults[mail]; i++)
+    fault |= device->mails[mail].fault[i] != 0;
+  snapshot->arrived = TRUE;
+  return !fault || cuda_settle (device, error);
+}
+
+gboolean
+cuda_arrive (HeddleDevice *base, HeddleSnapshot *snapshot, gboolean wait, GError **error)
+{
+  CudaDevice *device = (CudaDevice *) base;
+  gboolean ok = cuda_use (device, error);
+  if (ok && device->tickets - snapshot->ticket > CUDA_MAILS)
+    {
+      g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "a snapshot older than the last %d", CUDA_MAILS);
+      ok = FALSE;
+    }
+  if (ok)
+    {
+      cudaError_t status = cudaEventQuery (device->delivered[snapshot->ticket % CUDA_MAILS]);
+      gboolean late = status == cudaErrorNotReady;
+      if (late)
+        cudaGetLastError ();
+      ok = (late || cuda_check (status, "cudaEventQuery", NULL, error)) && (!late || !wait || cuda_settle (device, error));
+      if (ok && (wait || !late))
+        ok = open_mail (device, snapshot, error);
+    }
+  return ok;
 }
 
 /* SRC (of DTYPE, in LAYOUT) to row-major DST. */
