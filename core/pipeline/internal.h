@@ -8,17 +8,18 @@
 
 #define MAX_METRICS 8
 
-/* A compiled program with the places of its outputs. */
+/* A compiled program; what it counts it adds to variables. */
 typedef struct
 {
   HeddlePlan *plan;
-  guint       loss, loss_weight, metric[MAX_METRICS], metric_weight[MAX_METRICS];
   guint       fields[HEDDLE_MAX_FIELDS];      /* program input i is this field of the batch */
   guint       n_fields;
 } Compiled;
 
 /* A running sum kept on the device over an epoch: value and weight. */
-typedef struct { HeddleVariable *sum, *weight; double last_sum, last_weight; } Running;
+typedef struct { HeddleVariable *sum, *weight; } Running;
+/* A sum over a whole evaluation: HIGH is f32, LOW what its rounding lost. */
+typedef struct { HeddleVariable *high, *low; } Exact;
 
 struct _HeddlePipeline
 {
@@ -44,6 +45,7 @@ struct _HeddlePipeline
   HeddleUpdateState   update_state;
   Running             running_loss, running_metric[MAX_METRICS];
   HeddleVariable     *nonfinite;               /* losses in a row that were not finite */
+  Exact               eval_sum[1 + MAX_METRICS], eval_weight[1 + MAX_METRICS];     /* of the loss, of each metric */
   gint64              batch_size, short_size, eval_batch_size, eval_short_size;
   Compiled            train[2][2];             /* [short][accumulate] */
   Compiled            eval[2];                 /* [short] */
@@ -62,11 +64,19 @@ typedef struct { HeddlePort loss; HeddlePort metric[MAX_METRICS]; } Emitted;
 /* Emits everything the loss and the metrics need, for one batch of BATCH_SIZE samples of INFO.  DESCRIPTION (or NULL) gets a line per stage. */
 gboolean heddle_pipeline_emit (HeddlePipeline *p, HeddleBuilder *b, gboolean training, gint64 batch_size, const HeddleDatasetInfo *info, HeddleDtype low, GString *description,
                                Emitted *emitted, GError **error);
+/* A variable of the run's own, which no checkpoint holds. */
+HeddleVariable *heddle_pipeline_scalar (HeddlePipeline *p, const char *name);
 /* Sets the options that waited for facts of the open data sets. */
 gboolean heddle_pipeline_resolve_facts (HeddlePipeline *p, GError **error);
 
 /* Where messages of plugins go beside standard error, from now on; NULL: nowhere. */
 void     heddle_pipeline_set_events (HeddlePipeline *p, HeddleEvents *events);
+
+/* ---- evaluation.c: sums that the device keeps over an evaluation ---- */
+void     heddle_evaluation_emit  (HeddlePipeline *p, HeddleBuilder *b, const Emitted *emitted);
+gboolean heddle_evaluation_begin (HeddlePipeline *p, GError **error);
+/* Waits for the device; room for the loss and each metric. */
+gboolean heddle_evaluation_end   (HeddlePipeline *p, double *sum, double *weight, GError **error);
 
 /* ---- signals.c ---- */
 void     heddle_signals_install (void);

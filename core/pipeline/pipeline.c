@@ -290,8 +290,8 @@ heddle_pipeline_describe (HeddlePipeline *p)
 
 /* ---- programs ---- */
 
-static HeddleVariable *
-run_scalar (HeddlePipeline *p, const char *name)
+HeddleVariable *
+heddle_pipeline_scalar (HeddlePipeline *p, const char *name)
 {
   HeddleShape shape = heddle_scalar_shape ();
   g_autofree char *full = g_strconcat ("run/", name, NULL);
@@ -310,12 +310,12 @@ add_to (HeddleBuilder *b, HeddleVariable *variable, HeddleValue *value)
 static void
 declare_running (HeddlePipeline *p)
 {
-  p->running_loss = (Running) { run_scalar (p, "loss_sum"), run_scalar (p, "loss_weight"), 0, 0 };
-  p->nonfinite = run_scalar (p, "nonfinite_losses");
+  p->running_loss = (Running) { heddle_pipeline_scalar (p, "loss_sum"), heddle_pipeline_scalar (p, "loss_weight") };
+  p->nonfinite = heddle_pipeline_scalar (p, "nonfinite_losses");
   for (guint i = 0; i < p->n_metrics; i++)
     {
       g_autofree char *sum = g_strdup_printf ("%s_sum", p->metric_names[i]), *weight = g_strdup_printf ("%s_weight", p->metric_names[i]);
-      p->running_metric[i] = (Running) { run_scalar (p, sum), run_scalar (p, weight), 0, 0 };
+      p->running_metric[i] = (Running) { heddle_pipeline_scalar (p, sum), heddle_pipeline_scalar (p, weight) };
     }
 }
 
@@ -360,15 +360,8 @@ update_scalar (HeddlePipeline *p, const char *name, double initial)
 }
 
 static gboolean
-finish (HeddlePipeline *p, HeddleBuilder *b, gboolean recompute, const HeddleDatasetInfo *info, const Emitted *e, Compiled *compiled, GError **error)
+finish (HeddlePipeline *p, HeddleBuilder *b, gboolean recompute, const HeddleDatasetInfo *info, Compiled *compiled, GError **error)
 {
-  compiled->loss = heddle_builder_output (b, e->loss.value);
-  compiled->loss_weight = heddle_builder_output (b, e->loss.weight);
-  for (guint i = 0; i < p->n_metrics; i++)
-    {
-      compiled->metric[i] = heddle_builder_output (b, e->metric[i].value);
-      compiled->metric_weight[i] = heddle_builder_output (b, e->metric[i].weight);
-    }
   compiled->n_fields = info->n_fields;
   HeddleProgram *program = heddle_builder_finish (b, error);
   if (program && recompute && heddle_program_recompute (program) == 0)
@@ -400,7 +393,7 @@ compile_train (HeddlePipeline *p, gint64 size, gboolean accumulate, Compiled *co
     {
       HeddleValue *step = b->iface->step (b);
       heddle_builder_assign (b, step, heddle_offset (b, step, 1), NULL);
-      ok = finish (p, b, p->options->recompute == HEDDLE_RECOMPUTE_BLOCKS, &p->train_info, &e, compiled, error);
+      ok = finish (p, b, p->options->recompute == HEDDLE_RECOMPUTE_BLOCKS, &p->train_info, compiled, error);
     }
   else
     heddle_builder_free (b);
@@ -414,7 +407,10 @@ compile_eval (HeddlePipeline *p, gint64 size, Compiled *compiled, GError **error
   Emitted e;
   gboolean ok = heddle_pipeline_emit (p, b, FALSE, size, &p->eval_info, p->amp_choice.low, NULL, &e, error);
   if (ok)
-    ok = finish (p, b, FALSE, &p->eval_info, &e, compiled, error);
+    {
+      heddle_evaluation_emit (p, b, &e);
+      ok = finish (p, b, FALSE, &p->eval_info, compiled, error);
+    }
   else
     heddle_builder_free (b);
   return ok;

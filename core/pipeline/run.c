@@ -446,36 +446,6 @@ one_batch (Run *r, GError **error)
 
 /* ---- evaluation ---- */
 
-static gboolean
-fetch (HeddlePlan *plan, guint index, double *value, GError **error)
-{
-  float number = 0;
-  HeddleTensor tensor = { HEDDLE_F32, heddle_scalar_shape (), &number };
-  gboolean ok = plan->device->iface->fetch (plan, index, &tensor, error);
-  *value = number;
-  return ok;
-}
-
-static gboolean
-evaluate_batch (HeddlePipeline *p, const HeddleBatch *batch, double *sum, double *weight, GError **error)
-{
-  const Compiled *c = &p->eval[(gint64) batch->n != p->eval_batch_size];
-  double value, w;
-  gboolean ok = run_plan (p, c, batch, error) && fetch (c->plan, c->loss, &value, error) && fetch (c->plan, c->loss_weight, &w, error);
-  if (ok)
-    {
-      sum[0] += value * w;
-      weight[0] += w;
-    }
-  for (guint i = 0; ok && i < p->n_metrics; i++)
-    {
-      ok = fetch (c->plan, c->metric[i], &value, error) && fetch (c->plan, c->metric_weight[i], &w, error);
-      sum[i + 1] += value;
-      weight[i + 1] += w;
-    }
-  return ok;
-}
-
 /* Higher is better for every built-in metric. */
 static void
 keep_best (Run *r, guint i, double value)
@@ -517,18 +487,22 @@ static gboolean
 evaluate (Run *r, GError **error)
 {
   HeddlePipeline *p = r->p;
-  double sum[1 + MAX_METRICS] = { 0 }, weight[1 + MAX_METRICS] = { 0 };
+  double sum[1 + MAX_METRICS], weight[1 + MAX_METRICS];
+  const HeddleBatch *held = NULL;      /* read by the device, perhaps still */
   guint64 batches = (p->eval_info.length + (guint64) p->eval_batch_size - 1) / (guint64) p->eval_batch_size;
   gint64 began = heddle_profile_begin (&r->profile, "evaluate");
-  gboolean ok = heddle_loader_start (p->eval_loader, 0, batches, error);
+  gboolean ok = heddle_loader_start (p->eval_loader, 0, batches, error) && heddle_evaluation_begin (p, error);
   for (guint64 j = 0; ok && j < batches; j++)
     {
       const HeddleBatch *batch = heddle_loader_next (p->eval_loader, error);
-      ok = batch && evaluate_batch (p, batch, sum, weight, error);
-      if (batch)
-        heddle_loader_release (p->eval_loader, batch);
-      ok = ok && !interrupted (r, error);
+      ok = batch && run_plan (p, &p->eval[(gint64) batch->n != p->eval_batch_size], batch, error) && !interrupted (r, error);
+      if (held)
+        heddle_loader_release (p->eval_loader, held);
+      held = batch;
     }
+  ok = ok && heddle_evaluation_end (p, sum, weight, error);
+  if (held)
+    heddle_loader_release (p->eval_loader, held);
   heddle_profile_end (&r->profile, HEDDLE_TIME_PARTS, "evaluate", began, r->step);
   if (ok)
     {

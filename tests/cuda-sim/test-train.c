@@ -272,16 +272,16 @@ test_steady (void)
   steady ("dtype = 'f16'", log);
 }
 
-/* (transfer full) VALUE of every batch line of a log. */
+/* (transfer full) VALUE of every line of a log that tells of EVENT. */
 static GArray *
-logged (const char *file, const char *value)
+logged (const char *file, const char *event, const char *value)
 {
-  g_autofree char *path = g_build_filename (folder, file, NULL), *text = NULL, *key = g_strdup_printf ("\"%s\":", value);
+  g_autofree char *path = g_build_filename (folder, file, NULL), *text = NULL, *key = g_strdup_printf ("\"%s\":", value), *which = g_strdup_printf ("\"event\":\"%s\"", event);
   GArray *numbers = g_array_new (FALSE, FALSE, sizeof (double));
   g_assert_true (g_file_get_contents (path, &text, NULL, NULL));
   g_auto (GStrv) lines = g_strsplit (text, "\n", -1);
   for (guint i = 0; lines[i]; i++)
-    if (strstr (lines[i], "\"event\":\"batch\""))
+    if (strstr (lines[i], which))
       {
         const char *at = strstr (lines[i], key);
         double x = at ? g_ascii_strtod (at + strlen (key), NULL) : NAN;
@@ -293,7 +293,7 @@ logged (const char *file, const char *value)
 static void
 same_logged (const char *value, guint n, double epsilon)
 {
-  g_autoptr (GArray) a = logged ("cpu.jsonl", value), b = logged ("cuda.jsonl", value);
+  g_autoptr (GArray) a = logged ("cpu.jsonl", "batch", value), b = logged ("cuda.jsonl", "batch", value);
   g_assert_cmpuint (a->len, ==, n);
   g_assert_cmpuint (b->len, ==, n);
   for (guint i = 0; i < n; i++)
@@ -317,6 +317,36 @@ test_log (void)
   for (guint i = 0; i < G_N_ELEMENTS (exact); i++)
     same_logged (exact[i], 10, 0);
   same_logged ("loss", 10, 1e-4);
+}
+
+#define EVAL "eval = { batch_size = %d, data = h.dataset 'synthetic' { shape = { 2, 12, 12 }, classes = 4, length = %d, noise = 1, split = 'test' }, accuracy = h.metric 'accuracy' { logits, batch.label } }"
+
+/* An evaluation waits once, however many batches it has, and finds what one on the cpu finds. */
+static void
+test_evaluation (void)
+{
+  static const int lengths[] = { 7, 61 };
+  guint64 syncs[2], none = count (NULL, 5, "stop_on_nonfinite = 0").syncs;
+  for (guint i = 0; i < 2; i++)
+    {
+      Run cpu, cuda;
+      g_autofree char *here = g_strdup_printf ("epochs = 1, " LOG ", " EVAL, "cpu.jsonl", 0, 8, lengths[i]), *there = g_strdup_printf ("epochs = 1, " LOG ", " EVAL, "cuda.jsonl", 0, 8, lengths[i]);
+      run (&cpu, "cpu", NORMED, "", NULL, here);
+      run (&cuda, "cuda", NORMED, "", NULL, there);
+      g_assert_no_error (cpu.error);
+      g_assert_no_error (cuda.error);
+      HeddleDevice *device = heddle_pipeline_device (cuda.pipeline);
+      syncs[i] = device->iface->counter (device, HEDDLE_COUNTER_SYNCS);
+      g_autoptr (GArray) a = logged ("cpu.jsonl", "eval", "loss"), b = logged ("cuda.jsonl", "eval", "loss");
+      g_test_message ("%u waits; loss %.7f on the cpu, %.7f on the simulated device", (guint) syncs[i], g_array_index (a, double, 0), g_array_index (b, double, 0));
+      g_assert_cmpuint (b->len, ==, 1);
+      g_assert_cmpfloat_with_epsilon (g_array_index (a, double, 0), g_array_index (b, double, 0), 1e-5);
+      g_assert_cmpfloat (cuda.result.metric[0].value, ==, cpu.result.metric[0].value);
+      finish (&cpu);
+      finish (&cuda);
+    }
+  g_assert_cmpuint (syncs[0], ==, none + 1);
+  g_assert_cmpuint (syncs[1], ==, none + 1);
 }
 
 /* A loss that is not finite is found some batches later, and named as exactly as by a device that is waited for. */
@@ -403,6 +433,7 @@ main (int argc, char **argv)
   g_test_add_func ("/sim/train/the scale settles", test_scale_settles);
   g_test_add_func ("/sim/waits/steady", test_steady);
   g_test_add_func ("/sim/waits/log", test_log);
+  g_test_add_func ("/sim/waits/evaluation", test_evaluation);
   g_test_add_func ("/sim/waits/not finite", test_nonfinite);
   g_test_add_func ("/sim/failures/allocations", test_allocations);
   g_test_add_func ("/sim/failures/calls", test_calls);

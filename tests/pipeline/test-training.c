@@ -189,7 +189,18 @@ test_scale_settles (void)
   finish (&t);
 }
 
-/* Accuracy over the evaluation set, last short batch and all, against a forward pass by hand over the trained numbers. */
+/* The loss of the last evaluation in log.jsonl. */
+static double
+logged_eval_loss (void)
+{
+  g_autofree char *file = g_build_filename (folder, "log.jsonl", NULL), *text = NULL;
+  g_assert_true (g_file_get_contents (file, &text, NULL, NULL));
+  const char *line = g_strrstr (text, "\"event\":\"eval\""), *at = line ? strstr (line, "\"loss\":") : NULL;
+  g_assert_nonnull (at);
+  return g_ascii_strtod (at + strlen ("\"loss\":"), NULL);
+}
+
+/* Accuracy and loss over the evaluation set, last short batch and all, against a forward pass by hand over the trained numbers. */
 static void
 test_evaluation (void)
 {
@@ -197,8 +208,9 @@ test_evaluation (void)
   Trained t;
   gsize n;
   train (&t, "num_workers = 0", PLAIN "local test = h.dataset 'synthetic' { shape = { 2, 8, 8 }, classes = 4, length = 77, noise = 1.5, split = 'test' }\n"
-         "return h.train { step, epochs = 2, eval = { data = test, accuracy = h.metric 'accuracy' { logits, batch.label }, top2 = h.metric 'top_k' { logits, batch.label, k = 2 } } }");
+         "return h.train { step, epochs = 2, eval = { data = test, accuracy = h.metric 'accuracy' { logits, batch.label }, top2 = h.metric 'top_k' { logits, batch.label, k = 2 } }, log = { h.logger 'jsonl' { path = 'log.jsonl' } } }");
   g_assert_no_error (t.error);
+  double loss = 0;
   g_autofree float *w = parameter (&t, "0.weight", &n), *b = parameter (&t, "0.bias", &n), *gamma = parameter (&t, "1.weight", &n), *beta = parameter (&t, "1.bias", &n);
   g_autofree float *mean = parameter (&t, "1.running_mean", &n), *var = parameter (&t, "1.running_var", &n), *fc = parameter (&t, "5.weight", &n), *fb = parameter (&t, "5.bias", &n);
   g_autoptr (HeddleInstance) set = heddle_instance_new (heddle_registry_find (t.registry, "dataset", "synthetic", NULL));
@@ -235,16 +247,43 @@ test_evaluation (void)
           for (int i = 0; i < CHANNELS * OUT * OUT; i++)
             logits[k] += (double) fc[k * CHANNELS * OUT * OUT + i] * h[i];
         }
+      double sum = 0;
       for (int k = 0; k < CLASSES; k++)
-        above += logits[k] > logits[label];
+        {
+          above += logits[k] > logits[label];
+          sum += exp (logits[k] - logits[label]);
+        }
+      loss += log (sum) / 77;
       right += above == 0;
       near += above <= 1;
     }
   for (guint i = 0; i < t.result.n_metrics; i++)
     g_assert_cmpfloat_with_epsilon (t.result.metric[i].value * 77, g_str_equal (t.result.metric[i].name, "accuracy") ? right : near, 1e-3);
   g_assert_cmpuint (t.result.n_metrics, ==, 2);
+  g_assert_cmpfloat_with_epsilon (logged_eval_loss (), loss, 1e-6 * loss);
   g_clear_pointer (&set, heddle_instance_free); /* before the registry: an instance reads its entry to the end */
   finish (&t);
+}
+
+/* A sum over many batches loses nothing: batches of one sample give the mean that a single batch gives.  Their f32 sum would be off by about 1e-5. */
+static void
+test_long_evaluation (void)
+{
+  double loss[2];
+  layers = "nn.flatten {}, nn.linear { 4 }";
+  for (guint i = 0; i < 2; i++)
+    {
+      Trained t;
+      g_autofree char *body = g_strdup_printf (PLAIN "local test = h.dataset 'synthetic' { shape = { 2, 8, 8 }, classes = 4, length = 20011, noise = 1.5, split = 'test' }\n"
+        "return h.train { step, epochs = 1, max_steps = 1, eval = { data = test, batch_size = %d }, log = { h.logger 'jsonl' { path = 'log.jsonl' } } }", i ? 20011 : 1);
+      train (&t, "num_workers = 0", body);
+      g_assert_no_error (t.error);
+      loss[i] = logged_eval_loss ();
+      finish (&t);
+    }
+  layers = NETWORK;
+  g_test_message ("%.9g in batches of one, %.9g in one batch", loss[0], loss[1]);
+  g_assert_cmpfloat_with_epsilon (loss[0], loss[1], 2e-7 * loss[1]);
 }
 
 /* A rate so small that nothing improves: the plateau lowers it again and again; factor 0 freezes the parameters. */
@@ -362,6 +401,7 @@ main (int argc, char **argv)
   g_test_add_func ("/training/max-skips", test_max_skips);
   g_test_add_func ("/training/scale-settles", test_scale_settles);
   g_test_add_func ("/training/evaluation", test_evaluation);
+  g_test_add_func ("/training/evaluation/long", test_long_evaluation);
   g_test_add_func ("/training/plateau", test_plateau);
   g_test_add_func ("/training/weighted-accumulation", test_weighted_accumulation);
   g_test_add_func ("/training/float-losses", test_float_losses);
