@@ -78,6 +78,12 @@ gboolean heddle_evaluation_begin (HeddlePipeline *p, GError **error);
 /* Waits for the device; room for the loss and each metric. */
 gboolean heddle_evaluation_end   (HeddlePipeline *p, double *sum, double *weight, GError **error);
 
+/* ---- rates.c: a schedule that counts applied updates under a loss scaler, whose count only the device knows ---- */
+/* Before the update program is made: sets update_state.window, which stays 0 for every other schedule. */
+void     heddle_rates_prepare (HeddlePipeline *p);
+/* Writes the rates of the next update_state.window updates; waits for the device.  PLANNED: updates of the whole run. */
+gboolean heddle_rates_fill    (HeddlePipeline *p, gint64 planned, double base_lr, GError **error);
+
 /* ---- signals.c ---- */
 void     heddle_signals_install (void);
 void     heddle_signals_restore (void);

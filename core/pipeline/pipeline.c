@@ -509,6 +509,7 @@ heddle_pipeline_compile (HeddlePipeline *p, GError **error)
       if (p->amp_choice.scaling)
         p->update_state.scale = update_scalar (p, "amp/scale", p->amp_choice.options->init_scale);
       declare_running (p);
+      heddle_rates_prepare (p);
       ok = compile_programs (p, error) && p->device->iface->allocate (p->device, p->vars, error) && heddle_device_initialise (p->device, p->vars, p->core.seed, error)
            && make_loaders (p, error);
     }

@@ -31,7 +31,8 @@ struct _Run
   const HeddleBatch *held;        /* read by the device, perhaps still; or NULL */
   gint64           epoch, batch, step, updates, samples, total_steps, total_updates, planned_updates;
   gint64           window;                 /* batches in the accumulation window so far */
-  double           start, base_lr, lr, base_momentum;
+  gint64           rates_left, rated;          /* updates that the device has rates for; total_updates whose LR is known */
+  double           start, base_lr, lr;
   HeddleVariable  *lr_variable, *momentum_variable;
   double           skipped, scale;
   Reading          readings[READINGS];       /* a queue */
@@ -93,6 +94,20 @@ send_text (Run *r, HeddleEventType type, GLogLevelFlags level, const char *text)
   e.text = text;
   e.level = level;
   heddle_events_send (r->events, G_MAXUINT, &e);
+}
+
+static HeddleScheduleFactors
+schedule_at (const Run *r, gint64 update)
+{
+  return heddle_schedule_at (r->p->schedule->stage, MIN (update, r->planned_updates - 1), r->planned_updates, r->base_lr);
+}
+
+static gboolean
+fill_rates (Run *r, GError **error)
+{
+  gint64 window = r->p->update_state.window;
+  r->rates_left = window;
+  return window == 0 || heddle_rates_fill (r->p, r->planned_updates, r->base_lr, error);
 }
 
 static Waited
@@ -166,12 +181,25 @@ log_variables (const HeddlePipeline *p, HeddleSnapshot *s)
     {
       s->variable[s->n++] = p->update_state.skipped;
       s->variable[s->n++] = p->update_state.scale;
+      s->variable[s->n++] = p->update_state.updates;
+      s->variable[s->n++] = p->update_state.skip;
     }
 }
 
+/* The rate of the last update, which counts as applied unless it was skipped, from what the device has counted. */
 static void
-take_sums (Run *r, const float *value)
+take_rate (Run *r, Reading *g, double applied, double skip)
 {
+  if (r->p->update_state.window && g->total_updates != r->rated)
+    r->lr = schedule_at (r, (gint64) applied - (skip == 0)).lr * r->base_lr;
+  r->rated = g->total_updates;
+  g->lr = r->p->update_state.window ? r->lr : g->lr;
+}
+
+static void
+take_sums (Run *r, Reading *g)
+{
+  const float *value = g->snapshot.value + 1;
   for (guint i = 0; i <= r->p->n_metrics; i++)
     {
       r->epoch_sum[i] = *value++;
@@ -179,8 +207,10 @@ take_sums (Run *r, const float *value)
     }
   if (r->p->amp_choice.scaling)
     {
-      r->skipped = *value++;
-      r->scale = *value++;
+      r->skipped = value[0];
+      r->scale = value[1];
+      r->updates = r->total_updates - (gint64) r->skipped;
+      take_rate (r, g, value[2], value[3]);
     }
 }
 
@@ -206,14 +236,11 @@ check_row (const Run *r, const Reading *g, GError **error)
 }
 
 static gboolean
-take_reading (Run *r, const Reading *g, GError **error)
+take_reading (Run *r, Reading *g, GError **error)
 {
   gboolean ok = !g->watch || check_row (r, g, error);
   if (ok && g->log)
-    {
-      take_sums (r, g->snapshot.value + 1);
-      r->updates = r->total_updates - (gint64) r->skipped;
-    }
+    take_sums (r, g);
   for (guint k = 0; ok && g->lines && k < heddle_events_count (r->events); k++)
     if (line_is_due (r, k, g->batch))
       tell_batch (r, k, g);
@@ -293,7 +320,7 @@ static gboolean
 reset_running (Run *r, GError **error)
 {
   HeddlePipeline *p = r->p;
-  gboolean ok = take_readings (r, TRUE, error) && heddle_device_write_scalar (p->device, p->running_loss.sum, 0, error) && heddle_device_write_scalar (p->device, p->running_loss.weight, 0, error);
+  gboolean ok = take_readings (r, TRUE, error) && fill_rates (r, error) && heddle_device_write_scalar (p->device, p->running_loss.sum, 0, error) && heddle_device_write_scalar (p->device, p->running_loss.weight, 0, error);
   for (guint i = 0; ok && i < p->n_metrics; i++)
     ok = heddle_device_write_scalar (p->device, p->running_metric[i].sum, 0, error) && heddle_device_write_scalar (p->device, p->running_metric[i].weight, 0, error);
   memset (r->told, 0, heddle_events_count (r->events) * sizeof *r->told);
@@ -325,17 +352,20 @@ note_plan (Run *r, HeddlePlan *plan, const char *name, gint64 began)
   heddle_profile_end (&r->profile, HEDDLE_TIME_PARTS, name, began, r->step);
 }
 
+/* The host's count, or tables for the device's. */
 static gboolean
 apply_schedule (Run *r, GError **error)
 {
   HeddlePipeline *p = r->p;
-  double count = (double) r->total_updates;
   gboolean ok = TRUE;
-  if (p->schedule && p->amp_choice.scaling && p->options->schedule_on == 1)
-    ok = heddle_device_read_scalar (p->device, p->update_state.updates, &count, error);
-  if (ok && p->schedule)
+  if (p->update_state.window > 0)
     {
-      HeddleScheduleFactors f = heddle_schedule_at (p->schedule->stage, MIN ((gint64) count, r->planned_updates - 1), r->planned_updates, r->base_lr);
+      ok = r->rates_left > 0 || fill_rates (r, error);
+      r->rates_left--;
+    }
+  else if (p->schedule)
+    {
+      HeddleScheduleFactors f = schedule_at (r, r->total_updates);
       if (f.lr * r->base_lr != r->lr)
         ok = heddle_device_write_scalar (p->device, r->lr_variable, f.lr * r->base_lr, error);
       if (ok && !isnan (f.momentum) && r->momentum_variable)

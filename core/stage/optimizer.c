@@ -15,6 +15,9 @@ static const HeddleOption options[] = {
 
 /* ---- what the plugin's rule sees ---- */
 
+/* Looked up, or NULL: the host writes the variables. */
+typedef struct { HeddleValue *lr, *momentum; } Scheduled;
+
 typedef struct
 {
   HeddleUpdate       base;
@@ -22,6 +25,7 @@ typedef struct
   HeddleVariables   *vars;
   HeddleGroup       *group;
   HeddleUpdateState *state;
+  const Scheduled   *scheduled;
 } Update;
 
 static HeddleVariable *
@@ -46,6 +50,12 @@ hyper_variable (HeddleVariables *vars, HeddleUpdateState *state, const char *nam
 }
 
 static HeddleValue *
+looked_up (const Update *u, const char *name)
+{
+  return g_str_equal (name, "lr") ? u->scheduled->lr : g_str_equal (name, "momentum") ? u->scheduled->momentum : NULL;
+}
+
+static HeddleValue *
 slot_hyper (HeddleUpdate *base, HeddleBuilder *b, const char *name)
 {
   Update *u = (Update *) base;
@@ -57,7 +67,9 @@ slot_hyper (HeddleUpdate *base, HeddleBuilder *b, const char *name)
   else
     {
       double number = *(const double *) ((const char *) plugin->self + option.offset);
-      value = option.flags & HEDDLE_OPTION_RUNTIME ? heddle_builder_variable (b, hyper_variable (u->vars, u->state, name, number)) : heddle_constant (b, number);
+      HeddleVariable *variable = option.flags & HEDDLE_OPTION_RUNTIME ? hyper_variable (u->vars, u->state, name, number) : NULL;
+      HeddleValue *found = looked_up (u, name);
+      value = found ? found : variable ? heddle_builder_variable (b, variable) : heddle_constant (b, number);
     }
   return value;
 }
@@ -67,6 +79,56 @@ slot_state (HeddleUpdate *base, HeddleBuilder *b, const char *name, double initi
 {
   Update *u = (Update *) base;
   return heddle_builder_variable (b, heddle_group_slot (u->vars, u->group, name, initial));
+}
+
+/* ---- rates by the device's own count ---- */
+
+/* table[count - first]: all other numbers times 0, so that their sum is this one exactly. */
+static HeddleValue *
+look_up (HeddleBuilder *b, HeddleVariables *vars, const HeddleUpdateState *s, HeddleVariable *table, GError **error)
+{
+  g_autofree float *numbers = g_new (float, s->window);
+  for (gint64 i = 0; i < s->window; i++)
+    numbers[i] = (float) i;
+  HeddleVariable *places = heddle_variables_table (vars, "schedule/places", &table->shape, numbers, error);
+  HeddleValue *place = heddle_sub (b, heddle_builder_variable (b, s->updates), heddle_builder_variable (b, s->first));
+  HeddleValue *distance = places ? heddle_abs (b, heddle_sub (b, heddle_builder_variable (b, places), place)) : NULL;      /* (window) */
+  return places ? heddle_sum (b, heddle_mul (b, heddle_builder_variable (b, table), heddle_greater (b, heddle_constant (b, 0.5), distance)), 0, FALSE) : NULL;
+}
+
+/* A table for option NAME, which the optimizer may lack; VALUE: what this update takes from it. */
+static gboolean
+schedule_hyper (HeddleStage *stage, HeddleBuilder *b, HeddleVariables *vars, HeddleUpdateState *s, const char *name, HeddleVariable **table, HeddleValue **value, GError **error)
+{
+  g_autofree char *full = g_strconcat ("schedule/", name, NULL);
+  HeddleShape shape = heddle_shape (s->window);
+  HeddleOption option;
+  gboolean ok = TRUE;
+  if (heddle_options_find (stage->plugin->entry->options, name, &option) && option.flags & HEDDLE_OPTION_RUNTIME)
+    {
+      s->first = scalar (vars, "schedule/first", 0, error);
+      *table = heddle_variables_declare (vars, full, HEDDLE_ROLE_STATE, HEDDLE_F32, &shape, NULL, error);
+      ok = s->first && *table && (*value = look_up (b, vars, s, *table, error)) != NULL;
+    }
+  if (ok && *table)
+    s->first->saved = (*table)->saved = FALSE;
+  return ok;
+}
+
+static gboolean
+schedule_hypers (HeddleStage *stage, HeddleBuilder *b, HeddleVariables *vars, HeddleUpdateState *s, Scheduled *scheduled, GError **error)
+{
+  return s->window == 0 || (schedule_hyper (stage, b, vars, s, "lr", &s->rates, &scheduled->lr, error)
+                            && (!s->cycles || schedule_hyper (stage, b, vars, s, "momentum", &s->momenta, &scheduled->momentum, error)));
+}
+
+/* The variable has what was used, as when the host writes it. */
+static void
+keep_hyper (HeddleBuilder *b, HeddleVariables *vars, const char *name, HeddleValue *value)
+{
+  HeddleVariable *variable = value ? heddle_variables_lookup (vars, name) : NULL;
+  if (variable)
+    heddle_builder_assign (b, heddle_builder_variable (b, variable), value, NULL);
 }
 
 /* ---- the program ---- */
@@ -110,7 +172,7 @@ measure (HeddleBuilder *b, HeddleVariables *vars, const HeddleUpdateState *s, do
 }
 
 static gboolean
-emit_rules (HeddleStage *stage, HeddleBuilder *b, HeddleVariables *vars, HeddleUpdateState *s, HeddleValue *multiplier, GError **error)
+emit_rules (HeddleStage *stage, HeddleBuilder *b, HeddleVariables *vars, HeddleUpdateState *s, HeddleValue *multiplier, const Scheduled *scheduled, GError **error)
 {
   const HeddlePlugin *plugin = stage->plugin->entry->plugin;
   const HeddleOptimizerIface *iface = plugin->iface;
@@ -120,7 +182,7 @@ emit_rules (HeddleStage *stage, HeddleBuilder *b, HeddleVariables *vars, HeddleU
   for (guint i = 0; ok && i < heddle_variables_n_groups (vars); i++)
     {
       HeddleGroup *group = heddle_variables_nth_group (vars, i);
-      Update u = { .stage = stage, .vars = vars, .group = group, .state = s };
+      Update u = { .stage = stage, .vars = vars, .group = group, .state = s, .scheduled = scheduled };
       u.base = (HeddleUpdate) { .param = heddle_builder_variable (b, group->param), .step = step, .decay = group->decay, .hyper = slot_hyper, .slot = slot_state };
       u.base.grad = heddle_mul (b, heddle_builder_variable (b, group->grad), multiplier);
       heddle_push (b, group->name);
@@ -172,7 +234,8 @@ heddle_optimizer_program (HeddleStage *stage, const HeddleAmp *amp, HeddleVariab
   HeddleProgram *program = NULL;
   gboolean scaling = amp && amp->scaling;
   heddle_builder_set_phase (b, HEDDLE_PHASE_UPDATE);
-  gboolean ok = check_plugin (stage, error) && declare_state (vars, amp, state, error);
+  Scheduled scheduled = { NULL, NULL };
+  gboolean ok = check_plugin (stage, error) && declare_state (vars, amp, state, error) && schedule_hypers (stage, b, vars, state, &scheduled, error);
   if (ok)
     {
       Gradient g = measure (b, vars, state, nominal, scaling || clip_norm > 0);
@@ -180,8 +243,10 @@ heddle_optimizer_program (HeddleStage *stage, const HeddleAmp *amp, HeddleVariab
       if (clip_norm > 0)
         multiplier = heddle_mul (b, multiplier, heddle_min (b, heddle_constant (b, 1), heddle_div (b, heddle_constant (b, clip_norm), heddle_offset (b, g.norm, 1e-6))));
       heddle_builder_set_skip (b, scaling ? g.found : NULL);
-      ok = emit_rules (stage, b, vars, state, multiplier, error);
+      ok = emit_rules (stage, b, vars, state, multiplier, &scheduled, error);
       heddle_builder_set_skip (b, NULL);
+      keep_hyper (b, vars, "hyper/lr", scheduled.lr);
+      keep_hyper (b, vars, "hyper/momentum", scheduled.momentum);
       if (ok)
         emit_counters (b, amp, state, scaling ? g.found : NULL, g.norm);
     }

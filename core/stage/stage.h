@@ -142,6 +142,11 @@ typedef struct
   HeddleVariable *denominator;              /* sum of loss denominators of the accumulation window */
   HeddleVariable *norm;                     /* last total gradient norm, unscaled, before clipping */
   GPtrArray      *hypers;                   /* HeddleVariable *, one per RUNTIME option; named "hyper/lr" */
+  /* A schedule that counts applied updates, which only the device knows: it looks its rates up.  WINDOW and CYCLES are set before the program is made. */
+  gint64          window;                   /* counts that the tables have; 0: no tables, the host writes the hypers */
+  gboolean        cycles;                   /* the schedule moves momentum too */
+  HeddleVariable *first;                    /* the count that the tables begin with */
+  HeddleVariable *rates, *momenta;          /* f32 (window); NULL: none, or the optimizer has no momentum */
 } HeddleUpdateState;
 
 /* Declares the scalars, emits: unscale and average, NORM_STATS per group, found-inf, clip coefficient min (1, clip / (norm + 1e-6)), the rule under skip,

@@ -267,9 +267,27 @@ test_steady (void)
   g_autofree char *log = g_strdup_printf (LOG, "steady.jsonl", 1);
   steady (NULL, "stop_on_nonfinite = 1");
   steady ("dtype = 'bf16'", "stop_on_nonfinite = 5");
-  steady ("dtype = 'f16', max_skips = 1000", "accumulate = 2");
+  steady ("dtype = 'f16'", "schedule = h.schedule 'cosine' {}, schedule_on = 'applied'");
+  steady ("dtype = 'f16', max_skips = 1000", "accumulate = 2, schedule = h.schedule 'one_cycle' { cycle_momentum = true }");
   steady (NULL, log);
   steady ("dtype = 'f16'", log);
+}
+
+/* Rates that the device looks up by its own count of applied updates are those that the host would write. */
+static void
+test_looked_up (void)
+{
+  guint64 hash[2];
+  for (guint k = 0; k < 2; k++)
+    {
+      Run r;
+      g_autofree char *options = g_strdup_printf ("epochs = 3, schedule = h.schedule 'one_cycle' { cycle_momentum = true }, schedule_on = '%s'", k ? "applied" : "all");
+      run (&r, "cuda", NORMED, "", "dtype = 'f16', init_scale = 256", options);
+      g_assert_no_error (r.error);
+      g_assert_true (heddle_pipeline_hash (r.pipeline, &hash[k], NULL));
+      finish (&r);
+    }
+  g_assert_cmphex (hash[0], ==, hash[1]);
 }
 
 /* (transfer full) VALUE of every line of a log that tells of EVENT. */
@@ -305,18 +323,23 @@ same_logged (const char *value, guint n, double epsilon)
 static void
 test_log (void)
 {
-  Run r;
-  for (guint i = 0; i < 2; i++)
+  static const char *const amps[] = { NULL, "dtype = 'f16', init_scale = 16777216, growth_interval = 5" }, *const exact[] = { "epoch", "batch", "step", "updates", "samples", "lr" };
+  for (guint k = 0; k < G_N_ELEMENTS (amps); k++)
     {
-      g_autofree char *options = g_strdup_printf ("epochs = 2, steps_per_epoch = 11, accumulate = 3, schedule = h.schedule 'cosine' {}, " LOG, i ? "cuda.jsonl" : "cpu.jsonl", 2);
-      run (&r, i ? "cuda" : "cpu", NORMED, "", NULL, options);
-      g_assert_no_error (r.error);
-      finish (&r);
+      Run r[2];
+      for (guint i = 0; i < 2; i++)
+        {
+          g_autofree char *options = g_strdup_printf ("epochs = 2, steps_per_epoch = 11, accumulate = %d, schedule = h.schedule 'cosine' {}, " LOG, k ? 1 : 3, i ? "cuda.jsonl" : "cpu.jsonl", k ? 1 : 2);
+          run (&r[i], i ? "cuda" : "cpu", NORMED, "", amps[k], options);
+          g_assert_no_error (r[i].error);
+          finish (&r[i]);
+        }
+      g_assert_cmpint (r[0].result.skipped, ==, r[1].result.skipped);
+      g_assert_true (k == 0 || r[1].result.skipped > 3);
+      for (guint i = 0; i < G_N_ELEMENTS (exact); i++)
+        same_logged (exact[i], k ? 22 : 10, 0);
+      same_logged ("loss", k ? 22 : 10, k ? 1e-2 : 1e-4);
     }
-  static const char *const exact[] = { "epoch", "batch", "step", "updates", "samples", "lr" };
-  for (guint i = 0; i < G_N_ELEMENTS (exact); i++)
-    same_logged (exact[i], 10, 0);
-  same_logged ("loss", 10, 1e-4);
 }
 
 #define EVAL "eval = { batch_size = %d, data = h.dataset 'synthetic' { shape = { 2, 12, 12 }, classes = 4, length = %d, noise = 1, split = 'test' }, accuracy = h.metric 'accuracy' { logits, batch.label } }"
@@ -432,6 +455,7 @@ main (int argc, char **argv)
   g_test_add_func ("/sim/train/every update skipped", test_skips);
   g_test_add_func ("/sim/train/the scale settles", test_scale_settles);
   g_test_add_func ("/sim/waits/steady", test_steady);
+  g_test_add_func ("/sim/waits/looked up", test_looked_up);
   g_test_add_func ("/sim/waits/log", test_log);
   g_test_add_func ("/sim/waits/evaluation", test_evaluation);
   g_test_add_func ("/sim/waits/not finite", test_nonfinite);

@@ -200,6 +200,77 @@ logged_eval_loss (void)
   return g_ascii_strtod (at + strlen ("\"loss\":"), NULL);
 }
 
+/* Looked up on the device by its own count, the rates (and one_cycle's momenta) are the host's, bit for bit: with no update skipped both ways of counting train alike. */
+static void
+test_looked_up (void)
+{
+  static const char *const schedules[] = { "'cosine' { warmup = 3 }", "'one_cycle' { cycle_momentum = true }", "'step' { step_size = 1, gamma = 0.3 }" };
+  static const char *const optimizers[] = { "'sgd' { loss, lr = 0.05, momentum = 0.9 }", "'adamw' { loss, lr = 0.01, weight_decay = 0.1 }" };
+  for (guint i = 0; i < 3; i++)
+    for (guint j = 0; j < 2; j++)
+      {
+        guint64 hash[3];
+        for (guint k = 0; k < 3; k++)
+          {
+            g_autofree char *schedule = k < 2 ? g_strdup_printf ("schedule = h.schedule %s, schedule_on = '%s', ", schedules[i], k ? "applied" : "all") : g_strdup ("");
+            g_autofree char *body = g_strdup_printf ("local loss = h.amp { h.loss 'cross_entropy' { logits, batch.label }, dtype = 'f16', init_scale = 256 }\n"
+                                                     "return h.train { h.optimizer %s, %sepochs = 3, accumulate = 2 }", optimizers[j], schedule);
+            hash[k] = hash_of ("num_workers = 0", body);
+          }
+        g_assert_cmphex (hash[0], ==, hash[1]);
+        g_assert_cmphex (hash[0], !=, hash[2]);
+      }
+}
+
+/* An epoch of more updates than a table has. */
+static void
+test_long_epoch (void)
+{
+  guint64 hash[2];
+  layers = "nn.flatten {}, nn.linear { 4 }";
+  for (guint k = 0; k < 2; k++)
+    {
+      g_autofree char *body = g_strdup_printf ("local loss = h.amp { h.loss 'cross_entropy' { logits, batch.label }, dtype = 'f16', init_scale = 4, growth_interval = 1000000 }\n"
+                                               "return h.train { h.optimizer 'sgd' { loss, lr = 0.05 }, epochs = 1, steps_per_epoch = 17000, schedule = h.schedule 'cosine' {}, schedule_on = '%s' }", k ? "applied" : "all");
+      hash[k] = hash_of ("num_workers = 0", body);
+    }
+  layers = NETWORK;
+  g_assert_cmphex (hash[0], ==, hash[1]);
+}
+
+/* Under skipped updates each line's rate is the schedule's at the number of updates applied before. */
+static void
+test_applied (void)
+{
+  enum { UPDATES = 6 * 10 };
+  Trained t;
+  train (&t, "num_workers = 0", "local loss = h.amp { h.loss 'cross_entropy' { logits, batch.label }, dtype = 'f16', init_scale = 16777216, growth_interval = 7 }\n"
+                                "return h.train { h.optimizer 'sgd' { loss, lr = 0.05 }, epochs = 6, schedule = h.schedule 'cosine' {}, log = { h.logger 'jsonl' { path = 'log.jsonl', interval = 1 } } }");
+  g_assert_no_error (t.error);
+  g_autofree char *file = g_build_filename (folder, "log.jsonl", NULL), *text = NULL;
+  g_assert_true (g_file_get_contents (file, &text, NULL, NULL));
+  g_auto (GStrv) lines = g_strsplit (text, "\n", -1);
+  double before = 0;
+  float last = 0;
+  guint n = 0;
+  for (guint i = 0; lines[i]; i++)
+    if (strstr (lines[i], "\"event\":\"batch\""))
+      {
+        double lr = g_ascii_strtod (strstr (lines[i], "\"lr\":") + 5, NULL), updates = g_ascii_strtod (strstr (lines[i], "\"updates\":") + 10, NULL);
+        g_assert_cmpfloat_with_epsilon (lr, 0.05 / 2 * (1 + cos (G_PI * before / UPDATES)), 1e-15);
+        last = (float) lr;
+        before = updates;
+        n++;
+      }
+  g_assert_cmpuint (n, ==, UPDATES);
+  g_assert_cmpint (t.result.skipped, >, 3);
+  g_assert_cmpfloat (before, ==, UPDATES - (double) t.result.skipped);
+  gsize one;
+  g_autofree float *rate = parameter (&t, "hyper/lr", &one);
+  g_assert_cmpfloat (*rate, ==, last);
+  finish (&t);
+}
+
 /* Accuracy and loss over the evaluation set, last short batch and all, against a forward pass by hand over the trained numbers. */
 static void
 test_evaluation (void)
@@ -400,6 +471,9 @@ main (int argc, char **argv)
   g_test_add_func ("/training/refusals", test_refusals);
   g_test_add_func ("/training/max-skips", test_max_skips);
   g_test_add_func ("/training/scale-settles", test_scale_settles);
+  g_test_add_func ("/training/schedule/looked-up", test_looked_up);
+  g_test_add_func ("/training/schedule/long epoch", test_long_epoch);
+  g_test_add_func ("/training/schedule/applied", test_applied);
   g_test_add_func ("/training/evaluation", test_evaluation);
   g_test_add_func ("/training/evaluation/long", test_long_evaluation);
   g_test_add_func ("/training/plateau", test_plateau);
