@@ -96,7 +96,7 @@ typedef struct
   gboolean    (*write)    (HeddleDevice *device, HeddleVariable *variable, const HeddleTensor *tensor, GError **error);
   gboolean    (*read)     (HeddleDevice *device, HeddleVariable *variable, HeddleTensor *tensor, GError **error);
 
-  /* Runs the plan once.  INPUTS[i] is host memory for program->inputs[i], untouched until the next heddle_plan_run or sync of this device returns.
+  /* Runs the plan once.  INPUTS[i] is host memory for program->inputs[i], untouched until the next run that has inputs, or sync, of this device returns.
    * May return before the work is done (CUDA). */
   gboolean    (*run)      (HeddlePlan *plan, const gpointer *inputs, GError **error);
   /* Copies program->outputs[index] of the last run to TENSOR (converted to its dtype, row-major); waits for the device. */

@@ -431,13 +431,13 @@ tell (Run *r, gboolean updated, gboolean last, GError **error)
   return ok;
 }
 
-/* The device may read a batch until the run after it has returned; HELD is the last one, if that is still to come. */
+/* The device may read a batch until it has been given the next: HELD is the last one. */
 static void
-release_held (Run *r, const HeddleBatch *next)
+hold (HeddleLoader *loader, const HeddleBatch **held, const HeddleBatch *batch)
 {
-  if (r->held)
-    heddle_loader_release (r->p->loader, r->held);
-  r->held = next;
+  if (*held)
+    heddle_loader_release (loader, *held);
+  *held = batch;
 }
 
 static gboolean
@@ -450,17 +450,14 @@ one_batch (Run *r, GError **error)
   if (ok)
     {
       ok = forward_backward (r, batch, error);
-      release_held (r, batch);
+      hold (p->loader, &r->held, batch);
       r->samples += batch->n;
       r->step++;
       r->batch++;
       r->window++;
       gboolean last = r->batch == p->steps_per_epoch || r->step == r->total_steps, updates = r->window == p->options->accumulate || last;
       if (ok && updates)
-        {
-          ok = update (r, error);
-          release_held (r, NULL);
-        }
+        ok = update (r, error);
       if (r->step == 1)
         {
           ok = ok && p->device->iface->sync (p->device, error);
@@ -526,13 +523,10 @@ evaluate (Run *r, GError **error)
     {
       const HeddleBatch *batch = heddle_loader_next (p->eval_loader, error);
       ok = batch && run_plan (p, &p->eval[(gint64) batch->n != p->eval_batch_size], batch, error) && !interrupted (r, error);
-      if (held)
-        heddle_loader_release (p->eval_loader, held);
-      held = batch;
+      hold (p->eval_loader, &held, batch);
     }
   ok = ok && heddle_evaluation_end (p, sum, weight, error);
-  if (held)
-    heddle_loader_release (p->eval_loader, held);
+  hold (p->eval_loader, &held, NULL);
   heddle_profile_end (&r->profile, HEDDLE_TIME_PARTS, "evaluate", began, r->step);
   if (ok)
     {
@@ -656,7 +650,11 @@ run_epochs (Run *r, GError **error)
   while (ok && r->epoch < p->options->epochs && r->step < r->total_steps)
     ok = one_epoch (r, error);
   if (!ok)
-    take_readings (r, TRUE, NULL);      /* batches before what ended the run are told of */
+    {
+      take_readings (r, TRUE, NULL);      /* batches before what ended the run are told of */
+      p->device->iface->sync (p->device, NULL);
+    }
+  hold (p->loader, &r->held, NULL);
   return ok;
 }
 

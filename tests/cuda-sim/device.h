@@ -238,13 +238,18 @@ now (void)
 static Stream *of (cudaStream_t s) { return !s || s == cudaStreamLegacy || s == cudaStreamPerThread ? &null_stream : (Stream *) s; }
 static void drain (Stream *s, size_t upto);
 
+/* A wait stays in front of its stream until it is over: while the other stream is driven nothing behind it may run.  It may be over, and run, by then. */
 static void
 run_front (Stream *s)
 {
+  size_t done = s->done;
+  auto waits = s->queue.front ().waits;
+  if (waits && !waits->done && waits->stream)
+    drain (waits->stream, waits->number);
+  if (s->done != done || s->queue.empty ())
+    return;
   Work work = std::move (s->queue.front ());
   s->queue.pop_front ();
-  if (work.waits && !work.waits->done && work.waits->stream)
-    drain (work.waits->stream, work.waits->number);
   if (work.run && !sticky)
     {
       region_open ();

@@ -62,7 +62,8 @@ upload (CudaPlan *plan, const gpointer *inputs, GError **error)
   return ok && CUDA (cudaEventRecord (slot->uploaded, device->copy), NULL, error) && CUDA (cudaStreamWaitEvent (device->compute, slot->uploaded, 0), NULL, error);
 }
 
-/* The host's memory of an earlier run may be written again when this returns. */
+/* The host's memory of the last run that had inputs may be written again when this returns.  That copy was put a whole step ago; it is waited for when the device is
+ * behind, two runs at most, or the copy takes longer than the host's part of a step. */
 static gboolean
 wait_for_upload (CudaDevice *device, GError **error)
 {
@@ -230,7 +231,7 @@ cuda_run (HeddlePlan *base, const gpointer *inputs, GError **error)
   plan->fetched = FALSE;
   gboolean ok = cuda_use (device, error) && (plan->runs || (upload_constants (plan, error) && make_shadows (plan, plan->reads, error) && make_shadows (plan, plan->refreshes, error)));
   ok = ok && (!feeds || upload (plan, inputs, error)) && refresh (plan, error) && execute (plan, error);
-  ok = ok && (!feeds || CUDA (cudaEventRecord (slot->released, device->compute), NULL, error)) && wait_for_upload (device, error);
+  ok = ok && (!feeds || (CUDA (cudaEventRecord (slot->released, device->compute), NULL, error) && wait_for_upload (device, error)));
   if (ok && feeds)
     {
       device->pending = slot->uploaded;
