@@ -15,6 +15,7 @@
 #define NORMED "nn.conv2d { 8, kernel = 3 }, nn.batch_norm {}, nn.relu {}, nn.flatten {}, nn.linear { 4 }"
 
 static char *folder;
+static const char *prefetch = "";      /* options after shuffle */
 static const char *optimizer = "lr = 0.05, momentum = 0.9";
 
 typedef struct
@@ -47,9 +48,9 @@ run (Run *r, const char *device, const char *layers, const char *flags, const ch
   g_autofree char *model = g_strcmp0 (layers, RESNET) == 0 ? g_strdup ("h.model 'resnet' { batch.image, classes = 4, depth = 20 }")
                                                            : g_strdup_printf ("h.model 'sequential' { batch.image, layers = { %s } }", layers);
   g_autofree char *text = g_strdup_printf ("local h = require 'heddle'\nlocal data = h.dataset 'synthetic' { shape = { 2, 12, 12 }, classes = 4, length = %d, noise = 1 }\n"
-                                           "h.flags { threads = 1, %s }\nlocal batch = h.prefetch { data, batch_size = 8, shuffle = true }\nlocal nn = require 'heddle.layers'\n"
+                                           "h.flags { threads = 1, %s }\nlocal batch = h.prefetch { data, batch_size = 8, shuffle = true%s }\nlocal nn = require 'heddle.layers'\n"
                                            "local logits = %s\nlocal loss = %s\n"
-                                           "return h.train { h.optimizer 'sgd' { loss, %s }, device = '%s', %s }\n", g_strcmp0 (layers, RESNET) == 0 ? 17 : 37, flags, model, loss, optimizer, device, options);
+                                           "return h.train { h.optimizer 'sgd' { loss, %s }, device = '%s', %s }\n", g_strcmp0 (layers, RESNET) == 0 ? 17 : 37, flags, prefetch, model, loss, optimizer, device, options);
   *r = (Run) { .registry = heddle_registry_new (NULL) };
   g_assert_true (g_file_set_contents (file, text, -1, NULL));
   r->graph = heddle_script_load (file, r->registry, NULL, NULL, &r->error);
@@ -178,6 +179,24 @@ test_schedules (void)
       g_assert_cmphex (hash_of (LENET, "", NULL), ==, first);
       g_assert_cmphex (hash_of (NORMED, "", "dtype = 'f16'"), ==, amp);
     }
+  SIM (heddle_sim_schedule) ("lazy");
+}
+
+/* Batches that the device copies from where the loader writes the next ones: none is written before it was read. */
+static void
+test_pinned (void)
+{
+  static const char *const schedules[] = { "lazy", "greedy", "random:1" };
+  static const char *const loaders[] = { ", pin_memory = true, num_workers = 0", ", pin_memory = true, num_workers = 1, prefetch_factor = 1", ", pin_memory = true, num_workers = 2" };
+  guint64 first = hash_of (LENET, "", NULL);
+  for (guint i = 0; i < G_N_ELEMENTS (schedules); i++)
+    for (guint k = 0; k < G_N_ELEMENTS (loaders); k++)
+      {
+        SIM (heddle_sim_schedule) (schedules[i]);
+        prefetch = loaders[k];
+        g_assert_cmphex (hash_of (LENET, "", NULL), ==, first);
+      }
+  prefetch = "";
   SIM (heddle_sim_schedule) ("lazy");
 }
 
@@ -451,6 +470,7 @@ main (int argc, char **argv)
   g_test_add_func ("/sim/train/bf16", test_bf16);
   g_test_add_func ("/sim/train/f16", test_f16);
   g_test_add_func ("/sim/train/schedules", test_schedules);
+  g_test_add_func ("/sim/train/pinned", test_pinned);
   g_test_add_func ("/sim/train/graphs", test_graphs);
   g_test_add_func ("/sim/train/every update skipped", test_skips);
   g_test_add_func ("/sim/train/the scale settles", test_scale_settles);
