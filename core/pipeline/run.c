@@ -16,7 +16,7 @@ typedef struct
   HeddleSnapshot snapshot;                   /* [0] the watched count; with LOG what log_variables () adds */
   gboolean       log, lines, watch;          /* sums are read; BATCH events are due; the watched count is looked at */
   gint64         epoch, batch, step, samples, total_updates;
-  double         seconds, lr;
+  double         asked, lr;                  /* ASKED: s */
   Waited         waited;
 } Reading;
 
@@ -38,7 +38,7 @@ struct _Run
   Reading          readings[READINGS];       /* a queue */
   guint            first_reading, n_readings;
   /* per logger: what it was told last */
-  struct { double sum[1 + MAX_METRICS], weight[1 + MAX_METRICS], seconds; Waited waited; gint64 samples; } *told;
+  struct { double sum[1 + MAX_METRICS], weight[1 + MAX_METRICS], seconds, asked; Waited waited; gint64 samples; } *told;
   double           epoch_sum[1 + MAX_METRICS], epoch_weight[1 + MAX_METRICS];     /* read last, over this epoch */
   HeddleProfile    profile;
 };
@@ -130,17 +130,17 @@ add_wait (HeddleEvent *e, const Waited *before, const Waited *after, double elap
     }
 }
 
+/* The host may ask long before the device is there, and be told of several batches at once: the longer of the two intervals is the one that the batches took. */
 static void
 tell_batch (Run *r, guint k, const Reading *g)
 {
   HeddleEvent e = event_new (r, HEDDLE_EVENT_BATCH);
-  double sum[1 + MAX_METRICS], weight[1 + MAX_METRICS], elapsed = g->seconds - r->told[k].seconds;
+  double sum[1 + MAX_METRICS], weight[1 + MAX_METRICS], t = now (), elapsed = MAX (t - r->told[k].seconds, g->asked - r->told[k].asked);
   e.epoch = g->epoch;
   e.batch = g->batch;
   e.step = g->step;
   e.updates = g->total_updates - e.skipped;
   e.samples = g->samples;
-  e.seconds = g->seconds - r->start;
   for (guint i = 0; i <= r->p->n_metrics; i++)
     {
       sum[i] = r->epoch_sum[i] - r->told[k].sum[i];
@@ -152,7 +152,8 @@ tell_batch (Run *r, guint k, const Reading *g)
   add_value (&e, "lr", g->lr);
   e.samples_per_second = elapsed > 0 ? (double) (g->samples - r->told[k].samples) / elapsed : 0;
   add_wait (&e, &r->told[k].waited, &g->waited, elapsed);
-  r->told[k].seconds = g->seconds;
+  r->told[k].seconds = t;
+  r->told[k].asked = g->asked;
   r->told[k].waited = g->waited;
   r->told[k].samples = g->samples;
   heddle_events_send (r->events, k, &e);
@@ -284,7 +285,7 @@ ask (Run *r, gboolean log, gboolean lines, gboolean watch, GError **error)
       g->step = r->step;
       g->samples = r->samples;
       g->total_updates = r->total_updates;
-      g->seconds = now ();
+      g->asked = now ();
       g->lr = r->lr;
       g->waited = waited_so_far (r);
       g->snapshot.variable[0] = p->amp_choice.scaling ? p->update_state.consecutive : p->nonfinite;
@@ -326,7 +327,7 @@ reset_running (Run *r, GError **error)
   memset (r->told, 0, heddle_events_count (r->events) * sizeof *r->told);
   for (guint k = 0; k < heddle_events_count (r->events); k++)
     {
-      r->told[k].seconds = now ();
+      r->told[k].seconds = r->told[k].asked = now ();
       r->told[k].waited = waited_so_far (r);
       r->told[k].samples = r->samples;
     }

@@ -309,6 +309,47 @@ test_looked_up (void)
   g_assert_cmphex (hash[0], ==, hash[1]);
 }
 
+/* What a step finds wrong with its input is told with the next snapshot that arrives, without a wait: here an index that a table has no row for. */
+static void
+test_fault (void)
+{
+  g_autoptr (GError) error = NULL;
+  HeddleFlags flags = { .cuda_graphs = TRUE };
+  g_autoptr (HeddleDevice) device = heddle_device_open ("cuda", &flags, NULL, &error);
+  g_assert_no_error (error);
+  HeddleVariables *vars = heddle_variables_new ();
+  HeddleShape shape = heddle_shape (3), table = heddle_shape (5, 2), scalar = heddle_scalar_shape ();
+  HeddleVariable *count = heddle_variables_declare (vars, "count", HEDDLE_ROLE_SCALAR, HEDDLE_F32, &scalar, NULL, NULL);
+  HeddleBuilder *b = heddle_builder_new ("rows", vars, TRUE, 0);
+  HeddleValue *v = heddle_builder_variable (b, count), *rows = heddle_embedding_op (b, heddle_builder_input (b, "index", HEDDLE_I64, &shape), heddle_builder_variable (b, heddle_variables_declare (vars, "table", HEDDLE_ROLE_STATE, HEDDLE_F32, &table, NULL, NULL)));
+  heddle_builder_assign (b, v, heddle_add (b, heddle_offset (b, v, 1), heddle_sum (b, rows, 0, FALSE)), NULL);
+  g_autoptr (HeddlePlan) plan = device->iface->compile (device, heddle_builder_finish (b, &error), &error);
+  g_assert_no_error (error);
+  g_assert_true (device->iface->allocate (device, vars, NULL) && heddle_device_initialise (device, vars, 0, NULL));
+  gint64 index[3][3] = { { 0, 4, 2 }, { 1, 1, 1 }, { 0, 1, 5 } };
+  for (guint i = 0; i < 3; i++)
+    {
+      HeddleSnapshot s = { .n = 1, .variable = { count } };
+      gpointer input = index[i];
+      guint64 syncs = device->iface->counter (device, HEDDLE_COUNTER_SYNCS);
+      g_assert_true (device->iface->run (plan, &input, &error) && heddle_device_snapshot (device, &s, &error));
+      for (guint k = 0; k < 1000 && !s.arrived && !error; k++)
+        heddle_device_arrive (device, &s, FALSE, &error);
+      if (i < 2)
+        {
+          g_assert_no_error (error);
+          g_assert_cmpfloat (s.value[0], ==, i + 1);
+          g_assert_cmpuint (device->iface->counter (device, HEDDLE_COUNTER_SYNCS), ==, syncs);
+        }
+      else
+        {
+          g_assert_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DATA);
+          g_assert_nonnull (strstr (error->message, "out of range, at position 2"));
+        }
+    }
+  heddle_variables_free (vars);
+}
+
 /* (transfer full) VALUE of every line of a log that tells of EVENT. */
 static GArray *
 logged (const char *file, const char *event, const char *value)
@@ -476,6 +517,7 @@ main (int argc, char **argv)
   g_test_add_func ("/sim/train/the scale settles", test_scale_settles);
   g_test_add_func ("/sim/waits/steady", test_steady);
   g_test_add_func ("/sim/waits/looked up", test_looked_up);
+  g_test_add_func ("/sim/waits/fault", test_fault);
   g_test_add_func ("/sim/waits/log", test_log);
   g_test_add_func ("/sim/waits/evaluation", test_evaluation);
   g_test_add_func ("/sim/waits/not finite", test_nonfinite);
