@@ -1,53 +1,11 @@
 /* pipeline/run.c: the run loop: batches, updates, schedule, evaluation, events, stopping.  Must not know Lua or the command line. */
-#include "pipeline/internal.h"
+#include "pipeline/run.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-
-/* Seconds waited for input so far, by part. */
-typedef struct { double part[HEDDLE_WAIT_PARTS]; } Waited;
-
-/* Numbers on their way from the device, and where the run was when it asked for them. */
-typedef struct
-{
-  HeddleSnapshot snapshot;                   /* [0] the watched count; with LOG what log_variables () adds */
-  gboolean       log, lines, watch;          /* sums are read; BATCH events are due; the watched count is looked at */
-  gint64         epoch, batch, step, samples, total_updates;
-  double         asked, lr;                  /* ASKED: s */
-  Waited         waited;
-} Reading;
-
-#define READINGS 8              /* on their way; the device is never so many batches behind */
-#define WATCH_EVERY 12          /* batches or updates at most from one look at the watched count to the next: with those that the device is behind, below 16 */
-
-struct _Run
-{
-  HeddlePipeline  *p;
-  HeddleEvents    *events;
-  HeddleRunResult *result;
-  const HeddleBatch *held;        /* read by the device, perhaps still; or NULL */
-  gint64           epoch, batch, step, updates, samples, total_steps, total_updates, planned_updates;
-  gint64           window;                 /* batches in the accumulation window so far */
-  gint64           rates_left, rated;          /* updates that the device has rates for; total_updates whose LR is known */
-  double           start, base_lr, lr;
-  HeddleVariable  *lr_variable, *momentum_variable;
-  double           skipped, scale;
-  Reading          readings[READINGS];       /* a queue */
-  guint            first_reading, n_readings;
-  /* per logger: what it was told last */
-  struct { double sum[1 + MAX_METRICS], weight[1 + MAX_METRICS], seconds, asked; Waited waited; gint64 samples; } *told;
-  double           epoch_sum[1 + MAX_METRICS], epoch_weight[1 + MAX_METRICS];     /* read last, over this epoch */
-  HeddleProfile    profile;
-};
-
-static double
-now (void)
-{
-  return (double) g_get_monotonic_time () * 1e-6;
-}
 
 /* Seconds since this process started: /proc/self/stat's 22nd field, in clock ticks since boot. */
 static double
@@ -65,41 +23,13 @@ process_age (void)
 
 /* ---- events ---- */
 
-static HeddleEvent
-event_new (const Run *r, HeddleEventType type)
-{
-  return (HeddleEvent) { .size = sizeof (HeddleEvent), .type = type, .epoch = r->epoch, .epochs = r->p->options->epochs, .batch = r->batch, .batches = r->p->steps_per_epoch, .step = r->step,
-                         .updates = r->updates, .samples = r->samples, .skipped = (gint64) r->skipped, .seconds = now () - r->start, .scale = r->scale };
-}
-
-static void
-add_value (HeddleEvent *e, const char *name, double value)
-{
-  if (e->n_values < HEDDLE_MAX_EVENT_VALUES)
-    e->values[e->n_values++] = (HeddleEventValue) { name, g_str_equal (name, "accuracy") ? "acc" : name, value };
-}
-
-static void
-add_means (const Run *r, HeddleEvent *e, const double *sum, const double *weight)
-{
-  add_value (e, "loss", weight[0] > 0 ? sum[0] / weight[0] : NAN);
-  for (guint i = 0; i < r->p->n_metrics; i++)
-    add_value (e, r->p->metric_names[i], weight[i + 1] > 0 ? sum[i + 1] / weight[i + 1] : NAN);
-}
-
 static void
 send_text (Run *r, HeddleEventType type, GLogLevelFlags level, const char *text)
 {
-  HeddleEvent e = event_new (r, type);
+  HeddleEvent e = heddle_run_event (r, type);
   e.text = text;
   e.level = level;
   heddle_events_send (r->events, G_MAXUINT, &e);
-}
-
-static HeddleScheduleFactors
-schedule_at (const Run *r, gint64 update)
-{
-  return heddle_schedule_at (r->p->schedule->stage, MIN (update, r->planned_updates - 1), r->planned_updates, r->base_lr);
 }
 
 static gboolean
@@ -110,225 +40,19 @@ fill_rates (Run *r, GError **error)
   return window == 0 || heddle_rates_fill (r->p, r->planned_updates, r->base_lr, error);
 }
 
-static Waited
-waited_so_far (const Run *r)
-{
-  Waited w;
-  heddle_loader_waited (r->p->loader, w.part);
-  w.part[HEDDLE_WAIT_COPY] = (double) r->p->device->iface->counter (r->p->device, HEDDLE_COUNTER_COPY) * 1e-9;
-  return w;
-}
-
-/* What share of ELAPSED was waiting, up to AFTER, since BEFORE, and what for. */
-static void
-add_wait (HeddleEvent *e, const Waited *before, const Waited *after, double elapsed)
-{
-  for (guint i = 0; i < HEDDLE_WAIT_PARTS; i++)
-    {
-      e->wait_part[i] = elapsed > 0 ? CLAMP ((after->part[i] - before->part[i]) / elapsed, 0, 1 - e->wait_share) : 0;
-      e->wait_share += e->wait_part[i];
-    }
-}
-
-/* The host may ask long before the device is there, and be told of several batches at once: the longer of the two intervals is the one that the batches took. */
-static void
-tell_batch (Run *r, guint k, const Reading *g)
-{
-  HeddleEvent e = event_new (r, HEDDLE_EVENT_BATCH);
-  double sum[1 + MAX_METRICS], weight[1 + MAX_METRICS], t = now (), elapsed = MAX (t - r->told[k].seconds, g->asked - r->told[k].asked);
-  e.epoch = g->epoch;
-  e.batch = g->batch;
-  e.step = g->step;
-  e.updates = g->total_updates - e.skipped;
-  e.samples = g->samples;
-  for (guint i = 0; i <= r->p->n_metrics; i++)
-    {
-      sum[i] = r->epoch_sum[i] - r->told[k].sum[i];
-      weight[i] = r->epoch_weight[i] - r->told[k].weight[i];
-      r->told[k].sum[i] = r->epoch_sum[i];
-      r->told[k].weight[i] = r->epoch_weight[i];
-    }
-  add_means (r, &e, sum, weight);
-  add_value (&e, "lr", g->lr);
-  e.samples_per_second = elapsed > 0 ? (double) (g->samples - r->told[k].samples) / elapsed : 0;
-  add_wait (&e, &r->told[k].waited, &g->waited, elapsed);
-  r->told[k].seconds = t;
-  r->told[k].asked = g->asked;
-  r->told[k].waited = g->waited;
-  r->told[k].samples = g->samples;
-  heddle_events_send (r->events, k, &e);
-}
-
-static gboolean
-line_is_due (const Run *r, guint k, gint64 batch)
-{
-  guint interval = heddle_events_interval (r->events, k);
-  return interval && batch % interval == 0;
-}
-
-/* ---- readings: the device is asked and not waited for ---- */
-
-static void
-log_variables (const HeddlePipeline *p, HeddleSnapshot *s)
-{
-  s->variable[s->n++] = p->running_loss.sum;
-  s->variable[s->n++] = p->running_loss.weight;
-  for (guint i = 0; i < p->n_metrics; i++)
-    {
-      s->variable[s->n++] = p->running_metric[i].sum;
-      s->variable[s->n++] = p->running_metric[i].weight;
-    }
-  if (p->amp_choice.scaling)
-    {
-      s->variable[s->n++] = p->update_state.skipped;
-      s->variable[s->n++] = p->update_state.scale;
-      s->variable[s->n++] = p->update_state.updates;
-      s->variable[s->n++] = p->update_state.skip;
-    }
-}
-
-/* The rate of the last update, which counts as applied unless it was skipped, from what the device has counted. */
-static void
-take_rate (Run *r, Reading *g, double applied, double skip)
-{
-  if (r->p->update_state.window && g->total_updates != r->rated)
-    r->lr = schedule_at (r, (gint64) applied - (skip == 0)).lr * r->base_lr;
-  r->rated = g->total_updates;
-  g->lr = r->p->update_state.window ? r->lr : g->lr;
-}
-
-static void
-take_sums (Run *r, Reading *g)
-{
-  const float *value = g->snapshot.value + 1;
-  for (guint i = 0; i <= r->p->n_metrics; i++)
-    {
-      r->epoch_sum[i] = *value++;
-      r->epoch_weight[i] = *value++;
-    }
-  if (r->p->amp_choice.scaling)
-    {
-      r->skipped = value[0];
-      r->scale = value[1];
-      r->updates = r->total_updates - (gint64) r->skipped;
-      take_rate (r, g, value[2], value[3]);
-    }
-}
-
-/* With a loss scaler updates that were skipped, else losses that were not finite: so many in a row end the run. */
-static gint64
-watch_limit (const HeddlePipeline *p)
-{
-  return p->amp_choice.scaling ? p->amp_choice.options->max_skips : p->options->stop_on_nonfinite;
-}
-
-static gboolean
-check_row (const Run *r, const Reading *g, GError **error)
-{
-  double row = g->snapshot.value[0];
-  gboolean ok = row < (double) watch_limit (r->p);
-  if (!ok && r->p->amp_choice.scaling)
-    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_RUN, "%g updates in a row were skipped because gradients were not finite (epoch %" G_GINT64_FORMAT ", batch %" G_GINT64_FORMAT ")\n"
-                 "hint: lower the learning rate, clip_norm, or amp dtype = \"bf16\"", row, g->epoch, g->batch);
-  else if (!ok)
-    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_RUN, "the loss is not finite since batch %" G_GINT64_FORMAT " of epoch %" G_GINT64_FORMAT " (%g batches in a row, learning rate %g)\n"
-                 "hint: lower the learning rate or set clip_norm; stop_on_nonfinite = 0 goes on all the same", MAX (1, g->batch - (gint64) row + 1), g->epoch, row, g->lr);
-  return ok;
-}
-
-static gboolean
-take_reading (Run *r, Reading *g, GError **error)
-{
-  gboolean ok = !g->watch || check_row (r, g, error);
-  if (ok && g->log)
-    take_sums (r, g);
-  for (guint k = 0; ok && g->lines && k < heddle_events_count (r->events); k++)
-    if (line_is_due (r, k, g->batch))
-      tell_batch (r, k, g);
-  return ok;
-}
-
-/* Those that have arrived, in order; with WAIT all.  What comes after an error is not looked at. */
-static gboolean
-take_readings (Run *r, gboolean wait, GError **error)
-{
-  gboolean ok = TRUE, arrived = TRUE;
-  while (ok && arrived && r->n_readings)
-    {
-      Reading *g = &r->readings[r->first_reading];
-      ok = heddle_device_arrive (r->p->device, &g->snapshot, wait, error);
-      arrived = g->snapshot.arrived;
-      if (ok && arrived)
-        {
-          ok = take_reading (r, g, error);
-          r->first_reading = (r->first_reading + 1) % READINGS;
-          r->n_readings--;
-        }
-    }
-  r->n_readings = ok ? r->n_readings : 0;
-  return ok;
-}
-
-static gboolean
-ask (Run *r, gboolean log, gboolean lines, gboolean watch, GError **error)
-{
-  HeddlePipeline *p = r->p;
-  gboolean ok = r->n_readings < READINGS || take_readings (r, TRUE, error);
-  Reading *g = &r->readings[(r->first_reading + r->n_readings) % READINGS];
-  if (ok)
-    {
-      g->log = log;
-      g->lines = lines;
-      g->watch = watch;
-      g->epoch = r->epoch;
-      g->batch = r->batch;
-      g->step = r->step;
-      g->samples = r->samples;
-      g->total_updates = r->total_updates;
-      g->asked = now ();
-      g->lr = r->lr;
-      g->waited = waited_so_far (r);
-      g->snapshot.variable[0] = p->amp_choice.scaling ? p->update_state.consecutive : p->nonfinite;
-      g->snapshot.n = 1;
-      if (log)
-        log_variables (p, &g->snapshot);
-      ok = heddle_device_snapshot (p->device, &g->snapshot, error);
-      r->n_readings += ok;
-    }
-  return ok;
-}
-
-/* The sums that the device keeps, now. */
-static gboolean
-read_running (Run *r, GError **error)
-{
-  return ask (r, TRUE, FALSE, FALSE, error) && take_readings (r, TRUE, error);
-}
-
-/* After a batch, which UPDATED or not; LAST of an epoch or of the run. */
-static gboolean
-ask_what_is_due (Run *r, gboolean updated, gboolean last, GError **error)
-{
-  gint64 limit = watch_limit (r->p), every = MIN (limit, WATCH_EVERY), count = r->p->amp_choice.scaling ? r->total_updates : r->step;
-  gboolean lines = FALSE, watch = limit > 0 && (updated || !r->p->amp_choice.scaling) && (last || count % every == 0);
-  for (guint k = 0; k < heddle_events_count (r->events); k++)
-    lines |= line_is_due (r, k, r->batch);
-  return (!lines && !watch) || ask (r, lines, lines, watch, error);
-}
-
 /* An epoch begins: intervals do too, so that none contains an evaluation. */
 static gboolean
 reset_running (Run *r, GError **error)
 {
   HeddlePipeline *p = r->p;
-  gboolean ok = take_readings (r, TRUE, error) && fill_rates (r, error) && heddle_device_write_scalar (p->device, p->running_loss.sum, 0, error) && heddle_device_write_scalar (p->device, p->running_loss.weight, 0, error);
+  gboolean ok = heddle_run_take_readings (r, TRUE, error) && fill_rates (r, error) && heddle_device_write_scalar (p->device, p->running_loss.sum, 0, error) && heddle_device_write_scalar (p->device, p->running_loss.weight, 0, error);
   for (guint i = 0; ok && i < p->n_metrics; i++)
     ok = heddle_device_write_scalar (p->device, p->running_metric[i].sum, 0, error) && heddle_device_write_scalar (p->device, p->running_metric[i].weight, 0, error);
   memset (r->told, 0, heddle_events_count (r->events) * sizeof *r->told);
   for (guint k = 0; k < heddle_events_count (r->events); k++)
     {
       r->told[k].seconds = r->told[k].asked = now ();
-      r->told[k].waited = waited_so_far (r);
+      r->told[k].waited = heddle_run_waited (r);
       r->told[k].samples = r->samples;
     }
   return ok;
@@ -366,7 +90,7 @@ apply_schedule (Run *r, GError **error)
     }
   else if (p->schedule)
     {
-      HeddleScheduleFactors f = schedule_at (r, r->total_updates);
+      HeddleScheduleFactors f = heddle_run_schedule_at (r, r->total_updates);
       if (f.lr * r->base_lr != r->lr)
         ok = heddle_device_write_scalar (p->device, r->lr_variable, f.lr * r->base_lr, error);
       if (ok && !isnan (f.momentum) && r->momentum_variable)
@@ -417,8 +141,9 @@ end_profile (Run *r, GError **error)
     {
       heddle_run_timing (r, FALSE);
       profile->on = FALSE;
+      ok = heddle_run_take_readings (r, TRUE, error);
       heddle_events_drain (r->events);      /* what the loggers did with these steps belongs to them */
-      ok = heddle_profile_write (profile, r->p->graph->script, error);
+      ok = ok && heddle_profile_write (profile, r->p->graph->script, error);
     }
   return ok;
 }
@@ -427,7 +152,7 @@ static gboolean
 tell (Run *r, gboolean updated, gboolean last, GError **error)
 {
   gint64 began = heddle_profile_begin (&r->profile, "log");
-  gboolean ok = ask_what_is_due (r, updated, last, error) && take_readings (r, FALSE, error);
+  gboolean ok = heddle_run_ask (r, updated, last, error) && heddle_run_take_readings (r, FALSE, error);
   heddle_profile_end (&r->profile, HEDDLE_TIME_LOG, "log", began, r->step - 1);
   return ok;
 }
@@ -531,8 +256,8 @@ evaluate (Run *r, GError **error)
   heddle_profile_end (&r->profile, HEDDLE_TIME_PARTS, "evaluate", began, r->step);
   if (ok)
     {
-      HeddleEvent e = event_new (r, HEDDLE_EVENT_EVAL);
-      add_means (r, &e, sum, weight);
+      HeddleEvent e = heddle_run_event (r, HEDDLE_EVENT_EVAL);
+      heddle_run_add_means (r, &e, sum, weight);
       for (guint i = 0; i < p->n_metrics; i++)
         keep_best (r, i, weight[i + 1] > 0 ? sum[i + 1] / weight[i + 1] : NAN);
       r->result->n_metrics = p->n_metrics;
@@ -549,16 +274,16 @@ static gboolean
 end_epoch (Run *r, double started, gint64 before, const Waited *waited, GError **error)
 {
   HeddlePipeline *p = r->p;
-  gboolean ok = read_running (r, error);
+  gboolean ok = heddle_run_read_sums (r, error);
   if (ok)
     {
-      HeddleEvent e = event_new (r, HEDDLE_EVENT_EPOCH_END);
-      Waited after = waited_so_far (r);
+      HeddleEvent e = heddle_run_event (r, HEDDLE_EVENT_EPOCH_END);
+      Waited after = heddle_run_waited (r);
       double elapsed = now () - started;
-      add_means (r, &e, r->epoch_sum, r->epoch_weight);
-      add_value (&e, "lr", r->lr);
+      heddle_run_add_means (r, &e, r->epoch_sum, r->epoch_weight);
+      heddle_run_add_value (&e, "lr", r->lr);
       e.samples_per_second = elapsed > 0 ? (double) (r->samples - before) / elapsed : 0;
-      add_wait (&e, waited, &after, elapsed);
+      heddle_run_add_wait (&e, waited, &after, elapsed);
       r->result->loss = r->epoch_weight[0] > 0 ? r->epoch_sum[0] / r->epoch_weight[0] : NAN;
       heddle_events_send (r->events, G_MAXUINT, &e);
       if (p->eval_data && (r->epoch % p->options->eval_every == 0 || r->step == r->total_steps))
@@ -575,11 +300,11 @@ one_epoch (Run *r, GError **error)
   HeddlePipeline *p = r->p;
   double started = now ();
   gint64 before = r->samples;
-  Waited waited = waited_so_far (r);
+  Waited waited = heddle_run_waited (r);
   r->epoch++;
   r->batch = 0;
   gboolean ok = reset_running (r, error);
-  HeddleEvent e = event_new (r, HEDDLE_EVENT_EPOCH_START);
+  HeddleEvent e = heddle_run_event (r, HEDDLE_EVENT_EPOCH_START);
   heddle_events_send (r->events, G_MAXUINT, &e);
   while (ok && r->batch < p->steps_per_epoch && r->step < r->total_steps)
     ok = one_batch (r, error) && !interrupted (r, error);
@@ -652,7 +377,7 @@ run_epochs (Run *r, GError **error)
     ok = one_epoch (r, error);
   if (!ok)
     {
-      take_readings (r, TRUE, NULL);      /* batches before what ended the run are told of */
+      heddle_run_take_readings (r, TRUE, NULL);      /* batches before what ended the run are told of */
       p->device->iface->sync (p->device, NULL);
     }
   hold (p->loader, &r->held, NULL);
