@@ -315,7 +315,7 @@ test_fault (void)
 {
   g_autoptr (GError) error = NULL;
   HeddleFlags flags = { .cuda_graphs = TRUE };
-  g_autoptr (HeddleDevice) device = heddle_device_open ("cuda", &flags, NULL, &error);
+  HeddleDevice *device = heddle_device_open ("cuda", &flags, NULL, &error);
   g_assert_no_error (error);
   HeddleVariables *vars = heddle_variables_new ();
   HeddleShape shape = heddle_shape (3), table = heddle_shape (5, 2), scalar = heddle_scalar_shape ();
@@ -323,7 +323,7 @@ test_fault (void)
   HeddleBuilder *b = heddle_builder_new ("rows", vars, TRUE, 0);
   HeddleValue *v = heddle_builder_variable (b, count), *rows = heddle_embedding_op (b, heddle_builder_input (b, "index", HEDDLE_I64, &shape), heddle_builder_variable (b, heddle_variables_declare (vars, "table", HEDDLE_ROLE_STATE, HEDDLE_F32, &table, NULL, NULL)));
   heddle_builder_assign (b, v, heddle_add (b, heddle_offset (b, v, 1), heddle_sum (b, rows, 0, FALSE)), NULL);
-  g_autoptr (HeddlePlan) plan = device->iface->compile (device, heddle_builder_finish (b, &error), &error);
+  HeddlePlan *plan = device->iface->compile (device, heddle_builder_finish (b, &error), &error);
   g_assert_no_error (error);
   g_assert_true (device->iface->allocate (device, vars, NULL) && heddle_device_initialise (device, vars, 0, NULL));
   gint64 index[3][3] = { { 0, 4, 2 }, { 1, 1, 1 }, { 0, 1, 5 } };
@@ -347,7 +347,9 @@ test_fault (void)
           g_assert_nonnull (strstr (error->message, "out of range, at position 2"));
         }
     }
+  heddle_plan_free (plan);
   heddle_variables_free (vars);
+  heddle_device_close (device);
 }
 
 /* (transfer full) VALUE of every line of a log that tells of EVENT. */
