@@ -193,6 +193,45 @@ test_missing_wait (void)
   SIM (heddle_sim_schedule) ("lazy");
 }
 
+/* A host that asks and asks drives the device too, and whatever it drives first nothing overtakes a wait in its own stream. */
+static void
+test_polled (void)
+{
+  static const char *const schedules[] = { "lazy", "greedy", "random", "eager" };
+  for (guint k = 0; k < G_N_ELEMENTS (schedules); k++)
+    {
+      SIM (heddle_sim_schedule) (schedules[k]);
+      cudaStream_t copy = stream_new (), compute = stream_new ();
+      cudaEvent_t arrived, used;
+      float *x = device_new (N), *y = device_new (N), *host = pinned_new (N, 1), *back = pinned_new (N, 0), a = 1;
+      gint64 n = N;
+      guint asked = 0;
+      OK (cudaEventCreateWithFlags (&arrived, cudaEventDisableTiming));
+      OK (cudaEventCreateWithFlags (&used, cudaEventDisableTiming));
+      OK (cudaMemcpyAsync (x, host, N * sizeof (float), cudaMemcpyHostToDevice, copy));
+      OK (cudaEventRecord (arrived, copy));
+      OK (cudaStreamWaitEvent (compute, arrived, 0));
+      OK (cudaMemsetAsync (y, 0, N * sizeof (float), compute));
+      run ("axpy", (dim3) { 4, 1, 1 }, (dim3) { 128, 1, 1 }, (void *[]) { &x, &y, &a, &n }, 0, compute);
+      OK (cudaMemcpyAsync (back, y, N * sizeof (float), cudaMemcpyDeviceToHost, compute));
+      OK (cudaEventRecord (used, compute));
+      while (cudaEventQuery (used) == cudaErrorNotReady && asked < 100)
+        asked++;
+      cudaGetLastError ();
+      g_assert_cmpuint (asked, <, 100);
+      g_assert_cmpuint (differ (back, N, 1), ==, 0);
+      cudaFree (x);
+      cudaFree (y);
+      cudaFreeHost (host);
+      cudaFreeHost (back);
+      cudaEventDestroy (arrived);
+      cudaEventDestroy (used);
+      cudaStreamDestroy (copy);
+      cudaStreamDestroy (compute);
+    }
+  SIM (heddle_sim_schedule) ("lazy");
+}
+
 static void
 test_missing_barrier (void)
 {
@@ -312,6 +351,7 @@ main (int argc, char **argv)
   g_test_add_func ("/sim/kernels", test_kernels);
   g_test_add_func ("/sim/graph", test_graph);
   g_test_add_func ("/sim/failures", test_failures);
+  g_test_add_func ("/sim/polled", test_polled);
   g_test_add_func ("/sim/planted/missing wait", test_missing_wait);
   g_test_add_func ("/sim/planted/missing barrier", test_missing_barrier);
   g_test_add_func ("/sim/planted/host too early", test_host_too_early);
