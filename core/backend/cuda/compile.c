@@ -215,6 +215,13 @@ lower_all (CudaCompiler *c, GError **error)
   return ok;
 }
 
+/* Of x and w */
+static gboolean
+is_convolution (const HeddleOp *op)
+{
+  return op->info->code == HEDDLE_OP_CONV2D || op->info->code == HEDDLE_OP_CONV_TRANSPOSE2D;
+}
+
 /* 16-bit and TF32 convolutions run on tensor cores, which take their operands channels last; in full f32 rows are as good, and everything else likes them. */
 static CudaLayout
 image_layout (const CudaCompiler *c)
@@ -225,26 +232,45 @@ image_layout (const CudaCompiler *c)
   for (guint i = 0; i < p->ops->len; i++)
     {
       const HeddleOp *op = p->ops->pdata[i];
-      tensor_cores |= op->info->code == HEDDLE_OP_CONV2D && (op->in[0]->dtype != HEDDLE_F32 || c->device->flags.tf32_conv);
+      tensor_cores |= is_convolution (op) && (op->in[0]->dtype != HEDDLE_F32 || c->device->flags.tf32_conv);
     }
   if (asked)
     tensor_cores = g_str_equal (asked, "nhwc");
   return tensor_cores && !c->device->own ? CUDA_CHANNELS_LAST : CUDA_ROWS;
 }
 
-/* Weights of such convolutions are kept that way, so that none is turned around in a step.  Before anything is lowered: a layout is part of every form. */
+/* V, or the parameter whose gradient it is */
+static HeddleVariable *
+parameter_of (HeddleVariable *v)
+{
+  const GPtrArray *params = v->role == HEDDLE_ROLE_GRAD && v->flat ? v->group->params : NULL;
+  HeddleVariable *parameter = v;
+  for (guint i = 0; params && i < params->len; i++)
+    if (((HeddleVariable *) params->pdata[i])->grad == v)
+      parameter = params->pdata[i];
+  return parameter;
+}
+
+/* Weights of such convolutions are kept that way, so that none is turned around in a step, nor its 16-bit copy, its gradient or its slots.  Before anything is lowered:
+ * a layout is part of every form.  What else this program uses stays in rows, whatever a later one would like: its steps are made for that. */
 static void
 choose_weight_layouts (const CudaCompiler *c)
 {
   const HeddleProgram *p = c->plan->program;
-  for (guint i = 0; c->images == CUDA_CHANNELS_LAST && i < p->ops->len; i++)
+  for (guint i = 0; i < p->ops->len; i++)
     {
       const HeddleOp *op = p->ops->pdata[i];
-      const HeddleValue *w = op->info->code == HEDDLE_OP_CONV2D ? op->in[1] : NULL;
+      const HeddleValue *w = is_convolution (op) ? op->in[1] : NULL;
       if (w && w->producer && w->producer->info->code == HEDDLE_OP_CAST)
         w = w->producer->in[0];
-      if (w)
-        cuda_prefer_layout (w, CUDA_CHANNELS_LAST);
+      if (w && w->kind == HEDDLE_VALUE_VARIABLE)
+        cuda_prefer_layout (w->variable, c->images);
+    }
+  for (guint i = 0; i < p->values->len; i++)
+    {
+      const HeddleValue *v = p->values->pdata[i];
+      if (v->kind == HEDDLE_VALUE_VARIABLE)
+        cuda_prefer_layout (parameter_of (v->variable), CUDA_ROWS);
     }
 }
 

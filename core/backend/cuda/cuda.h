@@ -212,9 +212,10 @@ CudaOperand cuda_form     (CudaCompiler *c, const HeddleValue *v, HeddleDtype dt
 /* Memory for a value that the next step makes: the arena, or the variable that it is assigned to.  Then cuda_made_as. */
 CudaOperand cuda_target   (CudaCompiler *c, const HeddleValue *v, HeddleDtype dtype, CudaLayout layout);
 void     cuda_made_as     (CudaCompiler *c, const HeddleValue *v, CudaOperand operand);
-/* The layout a variable has, or would get; the first plan that uses a parameter chooses (lowerings of convolutions, before cuda_form). */
 CudaLayout cuda_variable_layout (const HeddleVariable *v);
-void     cuda_prefer_layout (const HeddleValue *parameter, CudaLayout layout);
+/* The first plan that uses a parameter chooses its layout, before the parameter has memory and before the plan has forms of it; nothing happens where that is past.
+ * Its gradient's window lies alike, and through the flat buffers every slot. */
+void     cuda_prefer_layout (HeddleVariable *parameter, CudaLayout layout);
 
 CudaStep *cuda_step_new   (CudaCompiler *c, const HeddleOp *op, const char *what, CudaRun run);
 /* Inputs are brought into form BEFORE the step is made, so that their conversions come before it. */

@@ -82,13 +82,13 @@ typedef struct
   int64_t m, n, k, batch, a_row, a_column, b_row, b_column, a_batch, b_batch;
 } HkMatmul;
 
-/* x (N, C, H, W), w (O, C/groups, P, Q), y (N, O, I, J) with strides of x and y in that order; BIAS per channel of what is made */
+/* x (N, C, H, W), w (O, C/groups, P, Q), y (N, O, I, J) with their strides in that order; BIAS per channel of what is made */
 typedef struct
 {
   const void *x, *w, *y, *bias;
   void *out;
   int32_t N, C, H, W, O, I, J, P, Q, stride[2], padding[2], dilation[2], groups;
-  int64_t xs[4], ys[4];
+  int64_t xs[4], ws[4], ys[4];
 } HkConv;
 
 /* x (planes of H, W), y (I, J) with strides (N, C, H, W); INDEX like y, contiguous in y's order */
