@@ -152,6 +152,12 @@ check_tensor (const HeddleVariable *v, const HeddleTensor *t, GError **error)
 }
 
 static gboolean
+is_turned (const HeddleVariable *v)
+{
+  return v->layout && v->layout != &cpu_plain;
+}
+
+static gboolean
 reorder_weight (CpuDevice *cpu, HeddleVariable *v, float *plain, gboolean to_plain, GError **error)
 {
   const Layout *layout = v->layout;
@@ -170,7 +176,7 @@ reorder_windows (CpuDevice *cpu, HeddleVariable *v, float *plain, gboolean to_pl
     {
       HeddleVariable window = *(const HeddleVariable *) v->group->params->pdata[i];
       window.data = (float *) v->data + window.offset;
-      if (window.layout)
+      if (is_turned (&window))
         ok = reorder_weight (cpu, &window, plain + window.offset, to_plain, error);
     }
   return ok;
@@ -187,7 +193,7 @@ device_write (HeddleDevice *device, HeddleVariable *v, const HeddleTensor *t, GE
 {
   gsize n = (gsize) heddle_shape_count (&v->shape);
   gboolean ok = check_tensor (v, t, error);
-  if (ok && (v->layout || is_flat (v)))
+  if (ok && (is_turned (v) || is_flat (v)))
     {
       g_autofree float *plain = g_new (float, n);
       heddle_convert (HEDDLE_F32, plain, t->dtype, t->data, n);
@@ -205,7 +211,7 @@ device_read (HeddleDevice *device, HeddleVariable *v, HeddleTensor *t, GError **
 {
   gsize n = (gsize) heddle_shape_count (&v->shape);
   gboolean ok = check_tensor (v, t, error);
-  if (ok && (v->layout || is_flat (v)))
+  if (ok && (is_turned (v) || is_flat (v)))
     {
       g_autofree float *plain = is_flat (v) ? g_memdup2 (v->data, n * sizeof *plain) : g_new (float, n);
       ok = is_flat (v) ? reorder_windows (CPU (device), v, plain, TRUE, error) : reorder_weight (CPU (device), v, plain, TRUE, error);
