@@ -236,7 +236,7 @@ test_repeats (void)
   net_close (&c);
 }
 
-/* What is written in row-major order comes back so, through any layout and dtype; a flat buffer is its windows in their own order. */
+/* What is written in row-major order comes back so, through any layout and dtype; a flat buffer is its windows, each of them so. */
 static void
 test_variables (void)
 {
@@ -259,6 +259,17 @@ test_variables (void)
       g_assert_true (n.device->iface->read (n.device, v, &w, &error));
       for (gsize k = 0; k < count; k++)
         g_assert_cmpint (whole[k], ==, (gint64) k + 1);
+      if (v->flat)
+        {
+          g_autofree float *flat = read_all (&n, v->flat->name, &again);
+          HeddleTensor all = { HEDDLE_F32, v->flat->shape, flat };
+          g_assert_cmpmem (flat + v->offset, count * 4, numbers, count * 4);
+          flat[v->offset + (gint64) count / 3] = -7;
+          g_assert_true (n.device->iface->write (n.device, v->flat, &all, &error));
+          g_autofree float *changed = read_all (&n, names[i], &again);
+          numbers[count / 3] = -7;
+          g_assert_cmpmem (changed, count * 4, numbers, count * 4);
+        }
     }
   HeddleVariable *v = heddle_variables_lookup (n.vars, "fc.bias");
   HeddleShape wrong = heddle_shape (5);
@@ -267,6 +278,36 @@ test_variables (void)
   g_assert_false (n.device->iface->write (n.device, v, &t, &error));
   g_assert_nonnull (error);
   g_clear_error (&error);
+  net_close (&n);
+}
+
+/* Training computes the loss that evaluation computes, though it reads the weight of a transposed convolution twice, for which the device likes two layouts. */
+static void
+test_transposed (void)
+{
+  Net n;
+  GError *error = NULL;
+  float loss[2];
+  net_open (&n, 1, 0);
+  for (guint training = 0; training < 2; training++)
+    {
+      g_autoptr (HeddleVariables) vars = heddle_variables_new ();
+      HeddleShape image = heddle_shape (6, 3, 12, 12);
+      HeddleBuilder *b = heddle_builder_new ("test", vars, TRUE, 1);
+      HeddleValue *x = heddle_conv2d (b, "c1", heddle_builder_input (b, "image", HEDDLE_F32, &image), .channels = 32, .kernel = 3);
+      HeddleValue *y = heddle_mean (b, heddle_relu (b, heddle_conv_transpose2d (b, "up", x, .channels = 16, .kernel = 3)), 15u, FALSE);
+      heddle_variables_group (vars, FALSE);
+      g_assert_true (!training || heddle_builder_backward (b, y, heddle_constant (b, 1), FALSE, &error));
+      heddle_builder_output (b, y);
+      HeddlePlan *plan = n.device->iface->compile (n.device, heddle_builder_finish (b, &error), &error);
+      g_assert_no_error (error);
+      g_assert_true (n.device->iface->allocate (n.device, vars, NULL) && heddle_device_initialise (n.device, vars, 1, NULL) && n.device->iface->run (plan, n.inputs, NULL));
+      HeddleTensor t = { HEDDLE_F32, heddle_scalar_shape (), &loss[training] };
+      g_assert_true (n.device->iface->fetch (plan, 0, &t, NULL));
+      heddle_plan_free (plan);
+    }
+  g_assert_cmpfloat (loss[0], >, 0.01);
+  g_assert_cmpfloat_with_epsilon (loss[0], loss[1], 1e-6);
   net_close (&n);
 }
 
@@ -339,5 +380,6 @@ main (int argc, char **argv)
   g_test_add_func ("/device/variables", test_variables);
   g_test_add_func ("/device/memory", test_memory);
   g_test_add_func ("/device/second-plan", test_second_plan);
+  g_test_add_func ("/device/transposed", test_transposed);
   return g_test_run ();
 }
