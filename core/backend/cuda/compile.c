@@ -7,8 +7,8 @@
 
 /* ---- results written straight into the variable they are assigned to ---- */
 
-static gboolean
-touches (const HeddleOp *op, const HeddleVariable *v)
+gboolean
+cuda_touches (const HeddleOp *op, const HeddleVariable *v)
 {
   gboolean hit = FALSE;
   for (guint i = 0; i < op->n_in; i++)
@@ -29,7 +29,7 @@ find_forwards (CudaCompiler *c)
       const HeddleValue *v = op->info->code == HEDDLE_OP_ASSIGN && op->n_in == 2 ? op->in[1] : NULL;
       gboolean ok = v && v->kind == HEDDLE_VALUE_TEMP && v->n_uses == 1 && !(v->producer->info->flags & HEDDLE_OP_VIEW) && heddle_shape_equal (&v->shape, &op->in[0]->shape);
       for (guint j = ok ? v->producer->id : i; ok && j < i; j++)
-        ok = !touches (p->ops->pdata[j], op->in[0]->variable);
+        ok = !cuda_touches (p->ops->pdata[j], op->in[0]->variable);
       if (ok)
         c->forward[v->id] = op->in[0]->variable;
     }
@@ -189,7 +189,7 @@ static gboolean
 lower_op (CudaCompiler *c, const HeddleOp *op, GError **error)
 {
   GError *met = NULL;
-  gboolean done = lower_view (c, op) || lower_forwarded (c, op) || lower_shadow (c, op);
+  gboolean done = lower_view (c, op) || lower_forwarded (c, op) || lower_shadow (c, op) || cuda_lower_gradient (c, op);
   if (!done && !c->device->own)
     done = lower_by (c, cuda_lowerings_library, op, &met);
   if (!done && !met)
@@ -212,6 +212,7 @@ lower_all (CudaCompiler *c, GError **error)
       if (!c->done[i])
         ok = lower_op (c, p->ops->pdata[i], error);
     }
+  cuda_flush_gradients (c);
   return ok;
 }
 
@@ -350,6 +351,7 @@ compiler_clear (CudaCompiler *c)
   g_free (c->users);
   g_free (c->done);
   g_free (c->wanted);
+  g_array_unref (c->gradients);
   g_clear_error (&c->error);
 }
 
@@ -359,7 +361,7 @@ cuda_compile (HeddleDevice *device, HeddleProgram *program, GError **error)
   CudaPlan *plan = plan_new ((CudaDevice *) device, program);
   guint n = program->values->len;
   CudaCompiler c = { .device = plan->device, .plan = plan, .forms = g_new0 (GArray *, n + 1), .forward = g_new0 (HeddleVariable *, n + 1), .users = g_new0 (GPtrArray *, n + 1),
-                     .done = g_new0 (gboolean, program->ops->len + 1), .wanted = g_new0 (gboolean, n + 1) };
+                     .done = g_new0 (gboolean, program->ops->len + 1), .wanted = g_new0 (gboolean, n + 1), .gradients = g_array_new (FALSE, FALSE, sizeof (CudaGradient)) };
   c.images = image_layout (&c);
   choose_weight_layouts (&c);
   find_forwards (&c);

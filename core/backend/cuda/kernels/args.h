@@ -74,6 +74,11 @@ typedef struct { int64_t offset, n; } HkWindow;
 /* y[first + w] of PARTS parts = sum of x (or x^2) over window w; SPREAD: y in window w = v[first + w] */
 typedef struct { const float *x; float *y; int32_t first, parts, squares; HkWindow window[HK_WINDOWS]; } HkWindows;
 
+#define HK_WIDE 64
+/* y = x, or with ADD y + x, of each window: x of DTYPE, y in f32 */
+typedef struct { const void *x; float *y; int64_t n; int32_t add; } HkWide;
+typedef struct { int32_t dtype; HkWide window[HK_WIDE]; } HkWiden;
+
 /* c (m, n) = a (m, k) b (k, n) + bias[n], for each of BATCH; element (i, j) of a lies at i a_row + j a_column */
 typedef struct
 {
