@@ -1,4 +1,4 @@
-/* cuda-sim/test-layout.c: convolution weights that lie channels last on the simulated device: no step turns one around, whatever program was compiled first, and what is
+/* cuda-sim/test-layout.c: convolution weights that lie channels last on the simulated device, and their 16-bit gradients: no step turns one around, whatever program was compiled first, and what is
  * read from one device and written to another trains on there as it would have.  Must not know the backend's insides. */
 #include <math.h>
 #include <string.h>
@@ -317,11 +317,65 @@ test_moves (gconstpointer data)
   net_close (&fresh);
 }
 
+/* ---- 16-bit gradients, which reach their f32 windows together ---- */
+
+/* Not those that the program itself looks at afterwards: it sees the new numbers. */
+static void
+test_looked_at (void)
+{
+  Net n = { .device = open_device ("cuda"), .vars = heddle_variables_new () };
+  GError *error = NULL;
+  HeddleBuilder *b = heddle_builder_new ("train", n.vars, TRUE, 1);
+  heddle_builder_set_autocast (b, HEDDLE_BF16);
+  HeddleValue *loss = loss_of (b);
+  heddle_variables_group (n.vars, FALSE);
+  g_assert_true (heddle_builder_backward (b, loss, heddle_constant (b, 1), FALSE, &error));
+  HeddleVariable *grad = heddle_variables_lookup (n.vars, "c2.weight/grad");
+  heddle_builder_output (b, heddle_sum (b, heddle_builder_variable (b, grad), 15u, FALSE));
+  n.plan[TRAIN] = n.device->iface->compile (n.device, heddle_builder_finish (b, &error), &error);
+  g_assert_no_error (error);
+  g_assert_true (n.device->iface->allocate (n.device, n.vars, NULL) && heddle_device_initialise (n.device, n.vars, 1, NULL));
+  for (guint i = 0; i < 3; i++)
+    {
+      float seen = 0;
+      double sum = 0, size = 0;
+      HeddleTensor t = { HEDDLE_F32, heddle_scalar_shape (), &seen };
+      for (guint k = 0; k < G_N_ELEMENTS (n.image); k++)
+        n.image[k] = (float) ((k * (i + 3)) % 17) / 8 - 1;
+      run (&n, TRAIN);
+      g_assert_true (n.device->iface->fetch (n.plan[TRAIN], 0, &t, NULL));
+      g_autofree float *x = numbers (&n, grad);
+      for (gint64 k = 0; k < heddle_shape_count (&grad->shape); k++)
+        {
+          sum += (double) x[k];
+          size += fabs ((double) x[k]);
+        }
+      g_assert_cmpfloat (size, >, 0.1);
+      g_assert_cmpfloat_with_epsilon (seen, sum, 1e-5 * size);
+    }
+  net_close (&n);
+}
+
+/* How many gradients PLAN brings to f32 in its one launch of that kind */
+static guint64
+gradients_widened (HeddlePlan *plan)
+{
+  HeddlePlanStep step;
+  guint64 n = 0;
+  for (guint i = 0; plan->device->iface->step (plan, i, &step); i++)
+    if (g_str_has_suffix (step.what, " gradients to f32"))
+      {
+        g_assert_cmpuint (n, ==, 0);
+        n = g_ascii_strtoull (step.what, NULL, 10);
+      }
+  return n;
+}
+
 /* ---- models ---- */
 
-/* What a step of a model turns around under FLAGS and AMP: no weight, and OTHERS tensors. */
+/* What a step of a model turns around under FLAGS and AMP: no weight, and OTHERS tensors; and it widens GRADIENTS. */
 static void
-check_model (const char *model, const char *flags, const char *amp, guint others)
+check_model (const char *model, const char *flags, const char *amp, guint others, guint gradients)
 {
   GError *error = NULL;
   g_autofree char *folder = g_dir_make_tmp ("heddle-layout-XXXXXX", NULL), *file = g_build_filename (folder, "run.lua", NULL);
@@ -346,6 +400,8 @@ check_model (const char *model, const char *flags, const char *amp, guint others
       guint rest = 0;
       g_assert_cmpuint (plans[i] ? weights_turned (plans[i], &rest) : 0, ==, 0);
       g_assert_cmpuint (rest, <=, others);
+      if (plans[i] && g_str_has_prefix (p->device->iface->program (plans[i])->name, "train"))
+        g_assert_cmpuint (gradients_widened (plans[i]), ==, gradients);
     }
   heddle_pipeline_free (p);
   heddle_graph_free (graph);
@@ -354,16 +410,17 @@ check_model (const char *model, const char *flags, const char *amp, guint others
   g_rmdir (folder);
 }
 
-/* The batch arrives in rows; that is all. */
+/* The batch arrives in rows; that is all.  16-bit gradients: of every convolution, and of the last layer's weight and bias. */
 static void
 test_models (void)
 {
   static const char *const models[] = { "'resnet' { batch.image, classes = 4, depth = 20 }", "'resnet' { batch.image, classes = 4, depth = 50 }", "'mobilenet' { batch.image, classes = 4 }" };
+  static const guint gradients[] = { 21 + 2, 53 + 2, 52 + 2 };
   for (guint i = 0; i < G_N_ELEMENTS (models); i++)
     {
-      check_model (models[i], "", "bf16", 1);
-      check_model (models[i], "", "f16", 1);
-      check_model (models[i], "tf32 = true", NULL, 1);
+      check_model (models[i], "", "bf16", 1, gradients[i]);
+      check_model (models[i], "", "f16", 1, gradients[i]);
+      check_model (models[i], "tf32 = true", NULL, 1, 0);
     }
 }
 
@@ -376,6 +433,7 @@ main (int argc, char **argv)
   g_test_add_func ("/sim/layout/rows first", test_rows_first);
   g_test_add_data_func ("/sim/layout/from the simulated device to the cpu", there, test_moves);
   g_test_add_data_func ("/sim/layout/from the cpu to the simulated device", back, test_moves);
+  g_test_add_func ("/sim/layout/a gradient looked at", test_looked_at);
   g_test_add_func ("/sim/layout/models", test_models);
   return g_test_run ();
 }
