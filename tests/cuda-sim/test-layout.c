@@ -269,6 +269,69 @@ test_rows_first (void)
     }
 }
 
+/* ---- a variable read in another layout, assigned, and read so again ---- */
+
+/* FLAT: a parameter, kept in rows because a program looked at it first, is assigned through its group's buffer; else a state is assigned itself.  y = conv (x, w) before and
+ * after w = 0.5 w + 0.1: two times (2, 4, 6, 6). */
+static void
+convolve_twice (const char *device, gboolean flat, float y[2 * 288])
+{
+  Net n = { .device = open_device (device), .vars = heddle_variables_new () };
+  GError *error = NULL;
+  HeddleShape shape = heddle_shape (2, 3, 8, 8), weight = heddle_shape (4, 3, 3, 3);
+  HeddleInit init = { HEDDLE_INIT_UNIFORM, -1, 1 };
+  HeddleVariable *w = heddle_variables_declare (n.vars, "w", flat ? HEDDLE_ROLE_PARAM : HEDDLE_ROLE_STATE, HEDDLE_F32, &weight, &init, NULL);
+  HeddleConvAttr attr = { .stride = { 1, 1 }, .dilation = { 1, 1 }, .groups = 1 };
+  heddle_variables_group (n.vars, FALSE);
+  g_setenv ("HEDDLE_CUDA_LAYOUT", "nhwc", TRUE);
+  HeddleBuilder *b = heddle_builder_new ("look", n.vars, FALSE, 1);
+  heddle_builder_output (b, heddle_sum (b, heddle_builder_variable (b, w), 2u | 4u | 8u, FALSE));
+  n.plan[LOOK] = n.device->iface->compile (n.device, heddle_builder_finish (b, &error), &error);
+  g_assert_no_error (error);
+  b = heddle_builder_new ("twice", n.vars, FALSE, 1);
+  HeddleValue *in[] = { heddle_builder_input (b, "image", HEDDLE_F32, &shape), heddle_builder_variable (b, w) };
+  HeddleValue *assigned = heddle_builder_variable (b, flat ? w->flat : w);
+  heddle_builder_output (b, heddle_emit (b, HEDDLE_OP_CONV2D, "before", in, 2, &attr, sizeof attr));
+  heddle_builder_assign (b, assigned, heddle_offset (b, heddle_scale (b, assigned, 0.5), 0.1), NULL);
+  heddle_builder_output (b, heddle_emit (b, HEDDLE_OP_CONV2D, "after", in, 2, &attr, sizeof attr));
+  n.plan[TRAIN] = n.device->iface->compile (n.device, heddle_builder_finish (b, &error), &error);
+  g_assert_no_error (error);
+  if (g_str_equal (device, "cuda"))
+    {
+      guint others = 0;
+      guint turned = weights_turned (n.plan[TRAIN], &others);
+      g_assert_cmpuint (turned + others, >=, 3);      /* x, and w twice */
+    }
+  g_assert_true (n.device->iface->allocate (n.device, n.vars, NULL) && heddle_device_initialise (n.device, n.vars, 1, NULL));
+  for (guint i = 0; i < G_N_ELEMENTS (n.image); i++)
+    n.image[i] = (float) (i % 13) / 6 - 1;
+  run (&n, TRAIN);
+  for (guint i = 0; i < 2; i++)
+    {
+      HeddleTensor t = { HEDDLE_F32, heddle_shape (2, 4, 6, 6), y + 288 * i };
+      g_assert_true (n.device->iface->fetch (n.plan[TRAIN], i, &t, NULL));
+    }
+  net_close (&n);
+}
+
+static void
+test_assigned (void)
+{
+  for (guint flat = 0; flat < 2; flat++)
+    {
+      float a[2 * 288], b[2 * 288];
+      double apart = 0;
+      convolve_twice ("cpu", flat, a);
+      convolve_twice ("cuda", flat, b);
+      for (guint i = 0; i < G_N_ELEMENTS (a); i++)
+        {
+          g_assert_cmpfloat_with_epsilon (a[i], b[i], 1e-4);
+          apart = fmax (apart, fabs ((double) a[i % 288] - (double) a[288 + i % 288]));
+        }
+      g_assert_cmpfloat (apart, >, 0.1);
+    }
+}
+
 /* ---- from one device to another ---- */
 
 static void
@@ -431,6 +494,7 @@ main (int argc, char **argv)
   g_test_init (&argc, &argv, NULL);
   g_test_add_func ("/sim/layout/any program first", test_orders);
   g_test_add_func ("/sim/layout/rows first", test_rows_first);
+  g_test_add_func ("/sim/layout/assigned in between", test_assigned);
   g_test_add_data_func ("/sim/layout/from the simulated device to the cpu", there, test_moves);
   g_test_add_data_func ("/sim/layout/from the cpu to the simulated device", back, test_moves);
   g_test_add_func ("/sim/layout/a gradient looked at", test_looked_at);
