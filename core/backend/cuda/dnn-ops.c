@@ -350,7 +350,7 @@ match_linear (Match *m)
   };
   const HeddleOp *op = m->op, *last = NULL;
   gint64 n = op->in[1]->shape.size[0], k = op->in[1]->shape.size[1];
-  CudaDnnMatmul a = { .dtype = op->in[0]->dtype, .batch = 1, .m = heddle_shape_count (&op->in[0]->shape) / k, .n = n, .k = k, .transpose_w = TRUE, .bias = op->n_in > 2 };
+  CudaDnnMatmul a = { .dtype = op->in[0]->dtype, .m = heddle_shape_count (&op->in[0]->shape) / k, .n = n, .k = k, .bias = op->n_in > 2 };
   for (guint i = 0; i < G_N_ELEMENTS (activations) && !last; i++)
     if ((last = only_reader (m, activations[i].code, op->out[0])))
       {
