@@ -119,8 +119,8 @@ distance (Run *a, Run *b)
   return most;
 }
 
-/* LOSS: relative; TOLERANCE: of a tensor's largest number.  10 steps of f32 sums in another order, amplified by training; by many norms over few pixels (ResNet-20
- * here ends with 3 x 3) far more in tiny biases. */
+/* LOSS: relative; TOLERANCE: of a tensor's largest number.  10 steps of f32 sums in another order, amplified by training.  ResNet-20 with seeds 0 to 7, by own kernels and
+ * through cuDNN's graphs: 4e-6 to 1.3e-5, the bound is twice the worst; but 0.29 with own kernels and seed 2, where an activation lies within rounding of relu's corner. */
 static void
 agree (const char *layers, const char *options, double loss, double tolerance)
 {
@@ -141,7 +141,7 @@ agree (const char *layers, const char *options, double loss, double tolerance)
 
 static void test_lenet (void) { agree (LENET, "epochs = 2", 1e-5, 2e-5); }
 static void test_normed (void) { agree (NORMED, "epochs = 2", 1e-5, 2e-5); }
-static void test_resnet (void) { agree (RESNET, "epochs = 1", 1e-5, 2e-2); }
+static void test_resnet (void) { agree (RESNET, "epochs = 1, seed = 0", 1e-5, 2.6e-5); }
 
 /* The cpu runs each operation for itself, so that it rounds to 16 bits where own kernels do: the two are far closer to each other than to f32. */
 static void
