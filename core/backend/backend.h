@@ -92,7 +92,8 @@ typedef struct
 
   /* Gives every variable of VARS memory that has none yet (zeroed); flat ones first, windows point into them. */
   gboolean    (*allocate) (HeddleDevice *device, HeddleVariables *vars, GError **error);
-  /* Host row-major to and from the variable's own layout; dtypes are converted.  TENSOR's element count must match. */
+  /* Host row-major to and from the variable's own layout; dtypes are converted.  TENSOR's element count must match.  A flat buffer (parameters,
+   * gradients, a slot) is its parameters' windows, each row-major: what is read on one device can be written on any other. */
   gboolean    (*write)    (HeddleDevice *device, HeddleVariable *variable, const HeddleTensor *tensor, GError **error);
   gboolean    (*read)     (HeddleDevice *device, HeddleVariable *variable, HeddleTensor *tensor, GError **error);
 

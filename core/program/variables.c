@@ -166,6 +166,7 @@ group_close (HeddleVariables *vars, HeddleGroup *group)
       p->grad->group = group;
       p->grad->flat = group->grad;
       p->grad->offset = p->offset;
+      p->grad->layout = p->layout;      /* a plan compiled before may have chosen */
     }
 }
 

@@ -6,12 +6,13 @@
 #include "base/random.h"
 
 static HeddleDevice *
-open_cpu (gint64 threads)
+open_cpu (gint64 threads, gboolean winograd)
 {
   GError *error = NULL;
   HeddleFlags flags = { 0 };
   heddle_options_init (heddle_flags_options (), &flags);
   flags.threads = threads;
+  flags.winograd = winograd;
   g_assert_true (heddle_flags_resolve (&flags, NULL, &error));
   HeddleDevice *device = heddle_device_open ("cpu", &flags, NULL, &error);
   g_assert_no_error (error);
@@ -120,7 +121,7 @@ test_devices (void)
   refuse_device ("cuda:x", "no such device");
   refuse_device ("cuda:", "no such device");
   refuse_device ("cpu:7", "cpu:7");
-  g_autoptr (HeddleDevice) device = open_cpu (1);
+  g_autoptr (HeddleDevice) device = open_cpu (1, TRUE);
   g_assert_cmpstr (device->name, ==, "cpu");
   g_assert_true (device->iface->computes (device, HEDDLE_F32));
 }
@@ -135,7 +136,7 @@ net_open (Net *n, gint64 threads, HeddleDtype low)
   GError *error = NULL;
   HeddleShape image = heddle_shape (6, 3, 12, 12), label = heddle_shape (6);
   HeddleRandom random = heddle_random (5, HEDDLE_STREAM_USER, 0, 0);
-  *n = (Net) { .device = open_cpu (threads), .vars = heddle_variables_new (), .image = g_new (float, 6 * 3 * 144), .label = g_new (gint64, 6) };
+  *n = (Net) { .device = open_cpu (threads, TRUE), .vars = heddle_variables_new (), .image = g_new (float, 6 * 3 * 144), .label = g_new (gint64, 6) };
   for (guint i = 0; i < 6 * 3 * 144; i++)
     n->image[i] = heddle_random_float (&random);
   for (guint i = 0; i < 6; i++)
@@ -236,7 +237,7 @@ test_repeats (void)
   net_close (&c);
 }
 
-/* What is written in row-major order comes back so, through any layout and dtype; a flat buffer is its windows in their own order. */
+/* What is written in row-major order comes back so, through any layout and dtype; a flat buffer is its windows, each of them so. */
 static void
 test_variables (void)
 {
@@ -259,6 +260,17 @@ test_variables (void)
       g_assert_true (n.device->iface->read (n.device, v, &w, &error));
       for (gsize k = 0; k < count; k++)
         g_assert_cmpint (whole[k], ==, (gint64) k + 1);
+      if (v->flat)
+        {
+          g_autofree float *flat = read_all (&n, v->flat->name, &again);
+          HeddleTensor all = { HEDDLE_F32, v->flat->shape, flat };
+          g_assert_cmpmem (flat + v->offset, count * 4, numbers, count * 4);
+          flat[v->offset + (gint64) count / 3] = -7;
+          g_assert_true (n.device->iface->write (n.device, v->flat, &all, &error));
+          g_autofree float *changed = read_all (&n, names[i], &again);
+          numbers[count / 3] = -7;
+          g_assert_cmpmem (changed, count * 4, numbers, count * 4);
+        }
     }
   HeddleVariable *v = heddle_variables_lookup (n.vars, "fc.bias");
   HeddleShape wrong = heddle_shape (5);
@@ -268,6 +280,37 @@ test_variables (void)
   g_assert_nonnull (error);
   g_clear_error (&error);
   net_close (&n);
+}
+
+/* Training computes the loss that evaluation computes, though it reads the weight of a transposed convolution twice, for which the device likes two layouts. */
+static void
+test_transposed (void)
+{
+  GError *error = NULL;
+  float loss[2], image[6 * 3 * 144];
+  g_autoptr (HeddleDevice) device = open_cpu (1, FALSE);
+  for (guint i = 0; i < G_N_ELEMENTS (image); i++)
+    image[i] = (float) (i % 11) - 5;
+  for (guint training = 0; training < 2; training++)
+    {
+      g_autoptr (HeddleVariables) vars = heddle_variables_new ();
+      HeddleShape shape = heddle_shape (6, 3, 12, 12);
+      gpointer inputs[] = { image };
+      HeddleBuilder *b = heddle_builder_new ("test", vars, TRUE, 1);
+      HeddleValue *x = heddle_conv2d (b, "c1", heddle_builder_input (b, "image", HEDDLE_F32, &shape), .channels = 32, .kernel = 3, .stride = 4);
+      HeddleValue *y = heddle_mean (b, heddle_relu (b, heddle_conv_transpose2d (b, "up", x, .channels = 16, .kernel = 3)), 15u, FALSE);
+      heddle_variables_group (vars, FALSE);
+      g_assert_true (!training || heddle_builder_backward (b, y, heddle_constant (b, 1), FALSE, &error));
+      heddle_builder_output (b, y);
+      HeddlePlan *plan = device->iface->compile (device, heddle_builder_finish (b, &error), &error);
+      g_assert_no_error (error);
+      g_assert_true (device->iface->allocate (device, vars, NULL) && heddle_device_initialise (device, vars, 1, NULL) && device->iface->run (plan, inputs, NULL));
+      HeddleTensor t = { HEDDLE_F32, heddle_scalar_shape (), &loss[training] };
+      g_assert_true (device->iface->fetch (plan, 0, &t, NULL));
+      heddle_plan_free (plan);
+    }
+  g_assert_cmpfloat (loss[0], >, 0.01);
+  g_assert_cmpfloat_with_epsilon (loss[0], loss[1], 1e-6 * loss[0]);
 }
 
 /* The memory line adds up: every byte of the variables has an owner. */
@@ -339,5 +382,6 @@ main (int argc, char **argv)
   g_test_add_func ("/device/variables", test_variables);
   g_test_add_func ("/device/memory", test_memory);
   g_test_add_func ("/device/second-plan", test_second_plan);
+  g_test_add_func ("/device/transposed", test_transposed);
   return g_test_run ();
 }

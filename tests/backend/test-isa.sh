@@ -47,6 +47,7 @@ for isa in generic avx2 avx512_bf16; do
       *) check "$isa: blocks of 8" blocked $isa 8 16; check "$isa: auto is f32" auto $isa f32 ;;
     esac
     [ $isa = generic ] || check "$isa: LeNet-5 in bf16 trains as in f32" trained $isa
+    run $isa backend/test-device -p /device/transposed -p /device/variables
     run $isa backend/test-fusion
     run $isa backend/test-bf16
     run $isa backend/test-vision

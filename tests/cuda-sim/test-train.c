@@ -119,8 +119,8 @@ distance (Run *a, Run *b)
   return most;
 }
 
-/* LOSS: relative; TOLERANCE: of a tensor's largest number.  10 steps of f32 sums in another order, amplified by training; by many norms over few pixels (ResNet-20
- * here ends with 3 x 3) far more in tiny biases. */
+/* LOSS: relative; TOLERANCE: of a tensor's largest number.  10 steps of f32 sums in another order, amplified by training.  ResNet-20 with seeds 0 to 7, by own kernels and
+ * through cuDNN's graphs: 4e-6 to 1.3e-5, the bound is twice the worst; but 0.29 with own kernels and seed 2, where an activation lies within rounding of relu's corner. */
 static void
 agree (const char *layers, const char *options, double loss, double tolerance)
 {
@@ -141,16 +141,16 @@ agree (const char *layers, const char *options, double loss, double tolerance)
 
 static void test_lenet (void) { agree (LENET, "epochs = 2", 1e-5, 2e-5); }
 static void test_normed (void) { agree (NORMED, "epochs = 2", 1e-5, 2e-5); }
-static void test_resnet (void) { agree (RESNET, "epochs = 1", 1e-5, 2e-2); }
+static void test_resnet (void) { agree (RESNET, "epochs = 1, seed = 0", 1e-5, 2.6e-5); }
 
 /* The cpu runs each operation for itself, so that it rounds to 16 bits where own kernels do: the two are far closer to each other than to f32. */
 static void
-agree_in_16_bits (const char *layers, const char *amp)
+agree_in_16_bits (const char *layers, const char *amp, const char *options)
 {
   Run wide, cpu, cuda;
-  run (&wide, "cpu", layers, "winograd = false", NULL, "epochs = 2");
-  run (&cpu, "cpu", layers, "winograd = false, fusion = false", amp, "epochs = 2");
-  run (&cuda, "cuda", layers, "", amp, "epochs = 2");
+  run (&wide, "cpu", layers, "winograd = false", NULL, options);
+  run (&cpu, "cpu", layers, "winograd = false, fusion = false", amp, options);
+  run (&cuda, "cuda", layers, "", amp, options);
   g_assert_no_error (cuda.error);
   double of_16_bits = distance (&wide, &cpu), between = distance (&cpu, &cuda);
   g_test_message ("loss %.6f in f32, %.6f on the cpu, %.6f on the simulated device; 16 bits cost %.3g, the devices differ by %.3g", wide.result.loss, cpu.result.loss, cuda.result.loss, of_16_bits,
@@ -163,8 +163,9 @@ agree_in_16_bits (const char *layers, const char *amp)
   finish (&cuda);
 }
 
-static void test_bf16 (void) { agree_in_16_bits (LENET, "dtype = 'bf16'"); }
-static void test_f16 (void) { agree_in_16_bits (NORMED, "dtype = 'f16', init_scale = 256"); }
+static void test_bf16 (void) { agree_in_16_bits (LENET, "dtype = 'bf16'", "epochs = 2"); }
+static void test_f16 (void) { agree_in_16_bits (NORMED, "dtype = 'f16', init_scale = 256", "epochs = 2"); }
+static void test_accumulating (void) { agree_in_16_bits (NORMED, "dtype = 'bf16'", "epochs = 4, accumulate = 3"); }
 
 /* What streams do first is no business of the numbers: the same bits under every schedule. */
 static void
@@ -512,6 +513,7 @@ main (int argc, char **argv)
   g_test_add_func ("/sim/train/resnet", test_resnet);
   g_test_add_func ("/sim/train/bf16", test_bf16);
   g_test_add_func ("/sim/train/f16", test_f16);
+  g_test_add_func ("/sim/train/16-bit gradients added up", test_accumulating);
   g_test_add_func ("/sim/train/schedules", test_schedules);
   g_test_add_func ("/sim/train/pinned", test_pinned);
   g_test_add_func ("/sim/train/graphs", test_graphs);

@@ -237,7 +237,7 @@ test_flags (void)
   g_assert_cmpstr (a, !=, b);
   g_assert_cmpstr (a, ==, e);        /* TF32 for products is not TF32 for convolutions */
   g_assert_cmpstr (c, !=, d);
-  CudaDnnMatmul product = { .dtype = HEDDLE_F32, .batch = 1, .m = 256, .n = 256, .k = 256 };
+  CudaDnnMatmul product = { .dtype = HEDDLE_F32, .m = 256, .n = 256, .k = 256 };
   g_autofree char *refused = plan_text (strict, cuda_dnn_graph_matmul (&product)), *taken = plan_text (tf32, cuda_dnn_graph_matmul (&product));
   g_assert_nonnull (strstr (refused, "TF32"));
   g_assert_true (g_str_has_prefix (taken, "cuDNN engine "));

@@ -90,6 +90,20 @@ variable_layout (const HeddleVariable *v)
   return v->layout ? v->layout : &cpu_plain;
 }
 
+void
+cpu_adopt_layout (CpuCompiler *c, HeddleVariable *v, const Layout *layout)
+{
+  if (v->role == HEDDLE_ROLE_PARAM && !v->layout && !v->data && layout && layout->kind != LAYOUT_BLOCKED)
+    {
+      const Layout *own = layout == &cpu_plain ? layout : g_memdup2 (layout, sizeof *layout);
+      if (own != &cpu_plain)
+        g_ptr_array_add (c->device->layouts, (gpointer) own);
+      v->layout = (gpointer) own;
+      if (v->grad)
+        v->grad->layout = v->layout;
+    }
+}
+
 static void
 add_form (CpuCompiler *c, const HeddleValue *v, Operand o)
 {
@@ -107,6 +121,7 @@ cpu_made (CpuCompiler *c, const HeddleValue *v)
       Operand o = { .dtype = v->dtype, .shape = v->shape, .layout = &cpu_plain };
       if (v->kind == HEDDLE_VALUE_VARIABLE)
         {
+          cpu_adopt_layout (c, v->variable, &cpu_plain);
           o.where = IN_VARIABLE;
           o.variable = v->variable;
           o.layout = variable_layout (v->variable);

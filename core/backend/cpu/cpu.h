@@ -174,6 +174,9 @@ const Operand *cpu_made   (CpuCompiler *c, const HeddleValue *value);
 Operand  cpu_target       (CpuCompiler *c, const HeddleValue *value, HeddleDtype dtype, const Layout *layout);
 void     cpu_made_as      (CpuCompiler *c, const HeddleValue *value, Operand operand);
 const Layout *cpu_keep_layout (CpuPlan *plan, const Layout *layout);
+/* The first operation that uses a parameter, in whatever plan, decides how it and its gradient lie: LAYOUT; nothing happens where that is past.  A convolution asks before
+ * it takes a form of its weight; whoever takes a form without asking has rows. */
+void          cpu_adopt_layout (CpuCompiler *c, HeddleVariable *parameter, const Layout *layout);
 
 /* ---- views.c: tensors read and written where they lie in others ---- */
 typedef struct { gint64 offset, stride[HEDDLE_MAX_RANK]; } CpuView;                   /* in elements of the tensor it lies in */

@@ -152,6 +152,12 @@ check_tensor (const HeddleVariable *v, const HeddleTensor *t, GError **error)
 }
 
 static gboolean
+is_turned (const HeddleVariable *v)
+{
+  return v->layout && v->layout != &cpu_plain;
+}
+
+static gboolean
 reorder_weight (CpuDevice *cpu, HeddleVariable *v, float *plain, gboolean to_plain, GError **error)
 {
   const Layout *layout = v->layout;
@@ -161,16 +167,39 @@ reorder_weight (CpuDevice *cpu, HeddleVariable *v, float *plain, gboolean to_pla
   return to_plain ? cpu_reorder_now (cpu, &layout->md, v->data, &row, plain, error) : cpu_reorder_now (cpu, &row, plain, &layout->md, v->data, error);
 }
 
+/* A flat buffer lies window by window as its parameters do; PLAIN has the other windows already. */
+static gboolean
+reorder_windows (CpuDevice *cpu, HeddleVariable *v, float *plain, gboolean to_plain, GError **error)
+{
+  gboolean ok = TRUE;
+  for (guint i = 0; ok && i < v->group->params->len; i++)
+    {
+      HeddleVariable window = *(const HeddleVariable *) v->group->params->pdata[i];
+      window.data = (float *) v->data + window.offset;
+      if (is_turned (&window))
+        ok = reorder_weight (cpu, &window, plain + window.offset, to_plain, error);
+    }
+  return ok;
+}
+
+static gboolean
+is_flat (const HeddleVariable *v)
+{
+  return v->group && !v->flat;
+}
+
 static gboolean
 device_write (HeddleDevice *device, HeddleVariable *v, const HeddleTensor *t, GError **error)
 {
   gsize n = (gsize) heddle_shape_count (&v->shape);
   gboolean ok = check_tensor (v, t, error);
-  if (ok && v->layout)
+  if (ok && (is_turned (v) || is_flat (v)))
     {
       g_autofree float *plain = g_new (float, n);
       heddle_convert (HEDDLE_F32, plain, t->dtype, t->data, n);
-      ok = reorder_weight (CPU (device), v, plain, FALSE, error);
+      if (is_flat (v))
+        memcpy (v->data, plain, n * sizeof *plain);
+      ok = is_flat (v) ? reorder_windows (CPU (device), v, plain, FALSE, error) : reorder_weight (CPU (device), v, plain, FALSE, error);
     }
   else if (ok)
     heddle_convert (v->dtype, v->data, t->dtype, t->data, n);
@@ -182,10 +211,10 @@ device_read (HeddleDevice *device, HeddleVariable *v, HeddleTensor *t, GError **
 {
   gsize n = (gsize) heddle_shape_count (&v->shape);
   gboolean ok = check_tensor (v, t, error);
-  if (ok && v->layout)
+  if (ok && (is_turned (v) || is_flat (v)))
     {
-      g_autofree float *plain = g_new (float, n);
-      ok = reorder_weight (CPU (device), v, plain, TRUE, error);
+      g_autofree float *plain = is_flat (v) ? g_memdup2 (v->data, n * sizeof *plain) : g_new (float, n);
+      ok = is_flat (v) ? reorder_windows (CPU (device), v, plain, TRUE, error) : reorder_weight (CPU (device), v, plain, TRUE, error);
       heddle_convert (t->dtype, t->data, HEDDLE_F32, plain, n);
     }
   else if (ok)

@@ -337,20 +337,6 @@ weight_layout (CpuCompiler *c, const Conv *k, const dnnl_memory_desc_t *md)
   return layout;
 }
 
-/* The first plan that convolves with a parameter gives it the layout; its gradient window follows. */
-static void
-adopt_layout (CpuCompiler *c, HeddleVariable *v, const Layout *layout)
-{
-  if (v->role == HEDDLE_ROLE_PARAM && !v->layout && !v->data && layout && layout->kind == LAYOUT_WEIGHT)
-    {
-      Layout *own = g_memdup2 (layout, sizeof *layout);
-      g_ptr_array_add (c->device->layouts, own);
-      v->layout = own;
-      if (v->grad)
-        v->grad->layout = own;
-    }
-}
-
 /* WEIGHT in the form the primitive wants, in LAYOUT or, when that is padded, in scratch memory of the primitive's own descriptor. */
 static Operand
 weight_operand (CpuCompiler *c, const HeddleValue *weight, HeddleDtype dtype, const dnnl_memory_desc_t *md, const Layout *layout)
@@ -415,7 +401,7 @@ emit_forward (CpuCompiler *c, const HeddleOp *op, const Conv *k, dnnl_primitive_
   const dnnl_memory_desc_t *w_md = dnnl_primitive_desc_query_md (pd, dnnl_query_weights_md, 0);
   const Layout *w = weight_layout (c, k, w_md);
   if (op->in[1]->kind == HEDDLE_VALUE_VARIABLE)
-    adopt_layout (c, op->in[1]->variable, w);
+    cpu_adopt_layout (c, op->in[1]->variable, w);
   Operand src = cpu_form (c, op->in[0], k->dtype, x), weight = weight_operand (c, op->in[1], k->dtype, w_md, w);
   Operand bias = k->bias ? cpu_form (c, op->in[2], HEDDLE_F32, &cpu_plain) : (Operand) { 0 };
   Operand added = k->after.add ? cpu_form (c, k->after.added, HEDDLE_F32, y) : (Operand) { 0 };
@@ -441,7 +427,7 @@ emit_backward_data (CpuCompiler *c, const HeddleOp *op, const Conv *k, dnnl_prim
   const dnnl_memory_desc_t *w_md = dnnl_primitive_desc_query_md (pd, dnnl_query_weights_md, 0);
   const Layout *w = weight_layout (c, k, w_md);
   if (op->info->code == HEDDLE_OP_CONV_TRANSPOSE2D && op->in[1]->kind == HEDDLE_VALUE_VARIABLE)
-    adopt_layout (c, op->in[1]->variable, w);
+    cpu_adopt_layout (c, op->in[1]->variable, w);
   Operand dy = cpu_form (c, op->in[0], k->dtype, y), weight = weight_operand (c, op->in[1], k->dtype, w_md, w);
   Operand dx = cpu_target (c, op->out[0], k->dtype, x);
   add_arg (c->device, p, DNNL_ARG_DIFF_DST, dnnl_primitive_desc_query_md (pd, dnnl_query_diff_dst_md, 0), &dy);

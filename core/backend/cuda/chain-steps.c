@@ -95,13 +95,13 @@ made_in (const HeddleValue *v, guint from, guint to)
   return v->kind == HEDDLE_VALUE_TEMP && v->producer->id >= from && v->producer->id < to;
 }
 
-/* OP must be left to another lowering: it is done, its value is made where it is assigned, or it only reads the 16-bit copy of a parameter. */
+/* OP must be left to another lowering: it is done, its value is made where it is assigned, it only reads the 16-bit copy of a parameter, or it waits for other gradients. */
 static gboolean
 is_others (const CudaCompiler *c, const HeddleOp *op, guint from)
 {
   gboolean forwarded = op->info->code == HEDDLE_OP_ASSIGN && c->forward[op->in[1]->id] == op->in[0]->variable && !made_in (op->in[1], from, op->id);
   gboolean cast = op->info->code == HEDDLE_OP_CAST && op->id > from && op->in[0]->kind == HEDDLE_VALUE_VARIABLE && op->in[0]->variable->role == HEDDLE_ROLE_PARAM;
-  return cuda_is_done (c, op) || forwarded || cast;
+  return cuda_is_done (c, op) || forwarded || cast || cuda_is_gradient (c, op);
 }
 
 /* Does memory of SHAPE differ between the layouts? */

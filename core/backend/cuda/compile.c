@@ -7,8 +7,8 @@
 
 /* ---- results written straight into the variable they are assigned to ---- */
 
-static gboolean
-touches (const HeddleOp *op, const HeddleVariable *v)
+gboolean
+cuda_touches (const HeddleOp *op, const HeddleVariable *v)
 {
   gboolean hit = FALSE;
   for (guint i = 0; i < op->n_in; i++)
@@ -29,7 +29,7 @@ find_forwards (CudaCompiler *c)
       const HeddleValue *v = op->info->code == HEDDLE_OP_ASSIGN && op->n_in == 2 ? op->in[1] : NULL;
       gboolean ok = v && v->kind == HEDDLE_VALUE_TEMP && v->n_uses == 1 && !(v->producer->info->flags & HEDDLE_OP_VIEW) && heddle_shape_equal (&v->shape, &op->in[0]->shape);
       for (guint j = ok ? v->producer->id : i; ok && j < i; j++)
-        ok = !touches (p->ops->pdata[j], op->in[0]->variable);
+        ok = !cuda_touches (p->ops->pdata[j], op->in[0]->variable);
       if (ok)
         c->forward[v->id] = op->in[0]->variable;
     }
@@ -189,7 +189,7 @@ static gboolean
 lower_op (CudaCompiler *c, const HeddleOp *op, GError **error)
 {
   GError *met = NULL;
-  gboolean done = lower_view (c, op) || lower_forwarded (c, op) || lower_shadow (c, op);
+  gboolean done = lower_view (c, op) || lower_forwarded (c, op) || lower_shadow (c, op) || cuda_lower_gradient (c, op);
   if (!done && !c->device->own)
     done = lower_by (c, cuda_lowerings_library, op, &met);
   if (!done && !met)
@@ -212,7 +212,15 @@ lower_all (CudaCompiler *c, GError **error)
       if (!c->done[i])
         ok = lower_op (c, p->ops->pdata[i], error);
     }
+  cuda_flush_gradients (c);
   return ok;
+}
+
+/* Of x and w */
+static gboolean
+is_convolution (const HeddleOp *op)
+{
+  return op->info->code == HEDDLE_OP_CONV2D || op->info->code == HEDDLE_OP_CONV_TRANSPOSE2D;
 }
 
 /* 16-bit and TF32 convolutions run on tensor cores, which take their operands channels last; in full f32 rows are as good, and everything else likes them. */
@@ -225,26 +233,45 @@ image_layout (const CudaCompiler *c)
   for (guint i = 0; i < p->ops->len; i++)
     {
       const HeddleOp *op = p->ops->pdata[i];
-      tensor_cores |= op->info->code == HEDDLE_OP_CONV2D && (op->in[0]->dtype != HEDDLE_F32 || c->device->flags.tf32_conv);
+      tensor_cores |= is_convolution (op) && (op->in[0]->dtype != HEDDLE_F32 || c->device->flags.tf32_conv);
     }
   if (asked)
     tensor_cores = g_str_equal (asked, "nhwc");
   return tensor_cores && !c->device->own ? CUDA_CHANNELS_LAST : CUDA_ROWS;
 }
 
-/* Weights of such convolutions are kept that way, so that none is turned around in a step.  Before anything is lowered: a layout is part of every form. */
+/* V, or the parameter whose gradient it is */
+static HeddleVariable *
+parameter_of (HeddleVariable *v)
+{
+  const GPtrArray *params = v->role == HEDDLE_ROLE_GRAD && v->flat ? v->group->params : NULL;
+  HeddleVariable *parameter = v;
+  for (guint i = 0; params && i < params->len; i++)
+    if (((HeddleVariable *) params->pdata[i])->grad == v)
+      parameter = params->pdata[i];
+  return parameter;
+}
+
+/* Weights of such convolutions are kept that way, so that none is turned around in a step, nor its 16-bit copy, its gradient or its slots.  Before anything is lowered:
+ * a layout is part of every form.  What else this program uses stays in rows, whatever a later one would like: its steps are made for that. */
 static void
 choose_weight_layouts (const CudaCompiler *c)
 {
   const HeddleProgram *p = c->plan->program;
-  for (guint i = 0; c->images == CUDA_CHANNELS_LAST && i < p->ops->len; i++)
+  for (guint i = 0; i < p->ops->len; i++)
     {
       const HeddleOp *op = p->ops->pdata[i];
-      const HeddleValue *w = op->info->code == HEDDLE_OP_CONV2D ? op->in[1] : NULL;
+      const HeddleValue *w = is_convolution (op) ? op->in[1] : NULL;
       if (w && w->producer && w->producer->info->code == HEDDLE_OP_CAST)
         w = w->producer->in[0];
-      if (w)
-        cuda_prefer_layout (w, CUDA_CHANNELS_LAST);
+      if (w && w->kind == HEDDLE_VALUE_VARIABLE)
+        cuda_prefer_layout (w->variable, c->images);
+    }
+  for (guint i = 0; i < p->values->len; i++)
+    {
+      const HeddleValue *v = p->values->pdata[i];
+      if (v->kind == HEDDLE_VALUE_VARIABLE)
+        cuda_prefer_layout (parameter_of (v->variable), CUDA_ROWS);
     }
 }
 
@@ -324,6 +351,7 @@ compiler_clear (CudaCompiler *c)
   g_free (c->users);
   g_free (c->done);
   g_free (c->wanted);
+  g_array_unref (c->gradients);
   g_clear_error (&c->error);
 }
 
@@ -333,7 +361,7 @@ cuda_compile (HeddleDevice *device, HeddleProgram *program, GError **error)
   CudaPlan *plan = plan_new ((CudaDevice *) device, program);
   guint n = program->values->len;
   CudaCompiler c = { .device = plan->device, .plan = plan, .forms = g_new0 (GArray *, n + 1), .forward = g_new0 (HeddleVariable *, n + 1), .users = g_new0 (GPtrArray *, n + 1),
-                     .done = g_new0 (gboolean, program->ops->len + 1), .wanted = g_new0 (gboolean, n + 1) };
+                     .done = g_new0 (gboolean, program->ops->len + 1), .wanted = g_new0 (gboolean, n + 1), .gradients = g_array_new (FALSE, FALSE, sizeof (CudaGradient)) };
   c.images = image_layout (&c);
   choose_weight_layouts (&c);
   find_forwards (&c);

@@ -191,6 +191,9 @@ typedef gboolean (*CudaLowering) (CudaCompiler *c, const HeddleOp *op, GError **
 /* lower.c: in the order in which they are asked, NULL-terminated; the second list alone when device->own */
 extern const CudaLowering cuda_lowerings_library[], cuda_lowerings_own[];
 
+/* A 16-bit gradient that is yet to be brought to its f32 window, or added to it. */
+typedef struct { const HeddleOp *op; CudaOperand from, to; gboolean add; } CudaGradient;
+
 struct _CudaCompiler
 {
   CudaDevice *device;
@@ -200,6 +203,8 @@ struct _CudaCompiler
   GPtrArray **users;             /* by value id: const HeddleOp *, the operations that read it */
   gboolean   *done;              /* by op id: part of a step made earlier */
   gboolean   *wanted;            /* by value id: somebody reads it */
+  GArray     *gradients;         /* CudaGradient: they wait for each other */
+  gsize       gradient_bytes;    /* of them, in 16 bits */
   CudaLayout  images;            /* how convolutions like their images in this program */
   GError     *error;             /* what cuda_form and its like met; ends the compilation */
 };
@@ -212,9 +217,10 @@ CudaOperand cuda_form     (CudaCompiler *c, const HeddleValue *v, HeddleDtype dt
 /* Memory for a value that the next step makes: the arena, or the variable that it is assigned to.  Then cuda_made_as. */
 CudaOperand cuda_target   (CudaCompiler *c, const HeddleValue *v, HeddleDtype dtype, CudaLayout layout);
 void     cuda_made_as     (CudaCompiler *c, const HeddleValue *v, CudaOperand operand);
-/* The layout a variable has, or would get; the first plan that uses a parameter chooses (lowerings of convolutions, before cuda_form). */
 CudaLayout cuda_variable_layout (const HeddleVariable *v);
-void     cuda_prefer_layout (const HeddleValue *parameter, CudaLayout layout);
+/* The first plan that uses a parameter chooses its layout, before the parameter has memory and before the plan has forms of it; nothing happens where that is past.
+ * Its gradient's window lies alike, and through the flat buffers every slot. */
+void     cuda_prefer_layout (HeddleVariable *parameter, CudaLayout layout);
 
 CudaStep *cuda_step_new   (CudaCompiler *c, const HeddleOp *op, const char *what, CudaRun run);
 /* Inputs are brought into form BEFORE the step is made, so that their conversions come before it. */
@@ -235,6 +241,8 @@ const char *cuda_keep     (CudaPlan *plan, char *text);
 /* The only operation that reads V, or NULL: what may be made together with it.  NULL when fusion is off. */
 const HeddleOp *cuda_only_user (const CudaCompiler *c, const HeddleValue *v);
 void     cuda_mark_done   (CudaCompiler *c, const HeddleOp *op);
+/* OP reads or writes V, or what shares memory with it. */
+gboolean cuda_touches     (const HeddleOp *op, const HeddleVariable *v);
 gboolean cuda_is_done     (const CudaCompiler *c, const HeddleOp *op);
 /* This plan writes the 16-bit copy of FLAT in DTYPE itself, where the device has such a copy: its operand; else where = NOWHERE. */
 CudaOperand cuda_shadow_target (CudaCompiler *c, HeddleVariable *variable, HeddleDtype dtype);
@@ -250,6 +258,13 @@ gsize    cuda_bytes       (const CudaOperand *o);
 #define IN(i)      cuda_pointer (plan, &step->in[i])
 #define OUT(i)     cuda_pointer (plan, &step->out[i])
 #define SCRATCH(i) cuda_pointer (plan, &step->scratch[i])
+
+/* ---- gradients.c: casts of 16-bit gradients to f32, many in one launch ---- */
+/* CAST brings a gradient to its window, which nobody looks at afterwards: cuda_lower_gradient () takes it. */
+gboolean cuda_is_gradient     (const CudaCompiler *c, const HeddleOp *cast);
+/* Like a lowering; the step comes with cuda_flush_gradients (), at the end if not before. */
+gboolean cuda_lower_gradient  (CudaCompiler *c, const HeddleOp *op);
+void     cuda_flush_gradients (CudaCompiler *c);
 
 /* ---- forms.c: conversions on a queue ---- */
 gboolean cuda_convert     (CudaQueue *queue, gpointer dst, HeddleDtype to, gconstpointer src, HeddleDtype from, gint64 n, GError **error);

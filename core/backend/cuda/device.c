@@ -178,14 +178,12 @@ check_tensor (const HeddleVariable *v, const HeddleTensor *t, GError **error)
   return ok;
 }
 
-/* f32 numbers between rows and the variable's own layout. */
+/* Numbers of a tensor of rank 4, channels last in SRC and in rows in DST, or the other way round */
 static void
-permute (const HeddleVariable *v, gboolean to_rows, const char *src, char *dst)
+permute (const HeddleShape *s, gsize size, gboolean to_rows, const char *src, char *dst)
 {
-  const HeddleShape *s = &v->shape;
-  gsize size = heddle_dtype_size (v->dtype);
   gint64 own[HEDDLE_MAX_RANK] = { 0 }, row = 0;
-  cuda_strides (s, cuda_variable_layout (v), own);
+  cuda_strides (s, CUDA_CHANNELS_LAST, own);
   for (gint64 a = 0; a < s->size[0]; a++)
     for (gint64 b = 0; b < s->size[1]; b++)
       for (gint64 c = 0; c < s->size[2]; c++)
@@ -194,6 +192,24 @@ permute (const HeddleVariable *v, gboolean to_rows, const char *src, char *dst)
             gsize at = (gsize) (a * own[0] + b * own[1] + c * own[2] + d * own[3]) * size, line = (gsize) row * size;
             memcpy (dst + (to_rows ? line : at), src + (to_rows ? at : line), size);
           }
+}
+
+/* NUMBERS are V's as the device keeps them, and become rows, or the other way round.  A flat buffer is turned window by window: its parameters' layouts are its own. */
+static void
+turn (const HeddleVariable *v, gboolean to_rows, char *numbers)
+{
+  const GPtrArray *params = v->group && !v->flat ? v->group->params : NULL;
+  gsize size = heddle_dtype_size (v->dtype);
+  for (guint i = 0; i < (params ? params->len : 1); i++)
+    {
+      const HeddleVariable *window = params ? params->pdata[i] : v;
+      if (cuda_variable_layout (window) == CUDA_CHANNELS_LAST)
+        {
+          char *at = numbers + (params ? (gsize) window->offset * size : 0);
+          g_autofree char *copy = g_memdup2 (at, (gsize) heddle_shape_count (&window->shape) * size);
+          permute (&window->shape, size, to_rows, copy, at);
+        }
+    }
 }
 
 static void
@@ -220,11 +236,10 @@ static gboolean
 write_many (CudaDevice *cuda, HeddleVariable *v, const HeddleTensor *t, GError **error)
 {
   gsize n = (gsize) heddle_shape_count (&v->shape), bytes = n * heddle_dtype_size (v->dtype);
-  g_autofree char *rows = g_malloc (bytes), *own = v->layout ? g_malloc (bytes) : NULL;
-  heddle_convert (v->dtype, rows, t->dtype, t->data, n);
-  if (own)
-    permute (v, FALSE, rows, own);
-  gboolean ok = CUDA (cudaMemcpyAsync (v->data, own ? own : rows, bytes, cudaMemcpyHostToDevice, cuda->compute), NULL, error);
+  g_autofree char *numbers = g_malloc (bytes);
+  heddle_convert (v->dtype, numbers, t->dtype, t->data, n);
+  turn (v, FALSE, numbers);
+  gboolean ok = CUDA (cudaMemcpyAsync (v->data, numbers, bytes, cudaMemcpyHostToDevice, cuda->compute), NULL, error);
   cuda->syncs++;
   return CUDA (cudaStreamSynchronize (cuda->compute), NULL, ok ? error : NULL) && ok;
 }
@@ -248,10 +263,8 @@ device_read (HeddleDevice *device, HeddleVariable *v, HeddleTensor *t, GError **
   ok = staging && CUDA (cudaMemcpyAsync (staging, v->data, bytes, cudaMemcpyDeviceToHost, cuda->compute), NULL, error) && cuda_settle (cuda, error);
   if (ok)
     {
-      g_autofree char *rows = v->layout ? g_malloc (bytes) : NULL;
-      if (rows)
-        permute (v, TRUE, staging, rows);
-      heddle_convert (t->dtype, t->data, v->dtype, rows ? rows : staging, n);
+      turn (v, TRUE, staging);
+      heddle_convert (t->dtype, t->data, v->dtype, staging, n);
     }
   return ok;
 }

@@ -37,19 +37,12 @@ attention_new (const CudaDnnAttention *a, const char *name)
   return x;
 }
 
-/* (B, H, length, width) where the caller says it lies, or the same memory as (B, H, width, length). */
+/* Row-major (B, H, length, width), or the same memory as (B, H, width, length). */
 static gint32
-operand (Attention *x, CudaDnnUid uid, gint64 length, gint64 width, const gint64 stride[3], gboolean transposed)
+operand (Attention *x, CudaDnnUid uid, gint64 length, gint64 width, gboolean transposed)
 {
-  gboolean given = stride[0] != 0;
-  gint64 h = x->a->heads, dim[4] = { x->a->batch, h, length, width };
-  gint64 at[4] = { given ? stride[0] : h * length * width, given ? stride[1] : length * width, given ? stride[2] : width, 1 };
-  if (transposed)
-    {
-      gint64 d = dim[2], s = at[2];
-      dim[2] = dim[3], dim[3] = d;
-      at[2] = at[3], at[3] = s;
-    }
+  gint64 h = x->a->heads, dim[4] = { x->a->batch, h, transposed ? width : length, transposed ? length : width };
+  gint64 at[4] = { h * length * width, length * width, transposed ? 1 : width, transposed ? width : 1 };
   return dnn_bound (x->g, uid, x->a->dtype, dim, at);
 }
 
@@ -93,8 +86,8 @@ cuda_dnn_graph_attention (const CudaDnnAttention *a)
 {
   Attention x = attention_new (a, "attention");
   CudaDnnGraph *g = x.g;
-  gint32 q = operand (&x, CUDA_DNN_Q, a->queries, a->width, a->q_stride, FALSE), k = operand (&x, CUDA_DNN_K, a->keys, a->width, a->k_stride, TRUE);
-  gint32 v = operand (&x, CUDA_DNN_V, a->keys, a->value_width, a->v_stride, FALSE), y = operand (&x, CUDA_DNN_Y, a->queries, a->value_width, a->y_stride, FALSE);
+  gint32 q = operand (&x, CUDA_DNN_Q, a->queries, a->width, FALSE), k = operand (&x, CUDA_DNN_K, a->keys, a->width, TRUE);
+  gint32 v = operand (&x, CUDA_DNN_V, a->keys, a->value_width, FALSE), y = operand (&x, CUDA_DNN_Y, a->queries, a->value_width, FALSE);
   gint32 lse = dnn_bound (g, CUDA_DNN_LSE, HEDDLE_F32, x.row, x.row_stride);
   gint32 most = dnn_virtual (g, HEDDLE_F32, x.row, x.row_stride), sum = dnn_virtual (g, HEDDLE_F32, x.row, x.row_stride), log_sum = dnn_virtual (g, HEDDLE_F32, x.row, x.row_stride);
   gint32 p = dnn_virtual (g, a->dtype, x.scores, x.scores_stride);
@@ -141,14 +134,13 @@ query_gradient (Attention *x, gint32 ds, gint32 kt, gint32 dq)
   CudaDnnGraph *g = x->g;
   DnnTensor t = g->tensor[kt], d = g->tensor[dq];
   gint64 dim[4] = { t.dim[0], t.dim[1], t.dim[3], t.dim[2] }, stride[4] = { t.stride[0], t.stride[1], t.stride[3], t.stride[2] };
-  gint64 plain[4] = { d.dim[1] * d.dim[2] * d.dim[3], d.dim[2] * d.dim[3], d.dim[3], 1 };
   gint32 k = dnn_virtual (g, x->a->dtype, dim, stride);
   dnn_op (g, DNN_OP_RESHAPE, 0, &kt, 1, &k, 1);
   if (x->a->deterministic)
     product (x, ds, k, dq);
   else
     {
-      gint32 sum = product (x, ds, k, dnn_scratch (g, HEDDLE_F32, d.dim, plain));
+      gint32 sum = product (x, ds, k, dnn_scratch (g, HEDDLE_F32, d.dim, d.stride));
       dnn_pointwise (g, DNN_IDENTITY, sum, -1, -1, dq);
     }
 }
@@ -158,11 +150,11 @@ cuda_dnn_graph_attention_grad (const CudaDnnAttention *a)
 {
   Attention x = attention_new (a, "attention, gradient");
   CudaDnnGraph *g = x.g;
-  gint32 q = operand (&x, CUDA_DNN_Q, a->queries, a->width, a->q_stride, FALSE), k = operand (&x, CUDA_DNN_K, a->keys, a->width, a->k_stride, TRUE);
-  gint32 v = operand (&x, CUDA_DNN_V, a->keys, a->value_width, a->v_stride, TRUE), y = operand (&x, CUDA_DNN_Y, a->queries, a->value_width, a->y_stride, FALSE);
-  gint32 dy = operand (&x, CUDA_DNN_DY, a->queries, a->value_width, a->y_stride, FALSE), lse = dnn_bound (g, CUDA_DNN_LSE, HEDDLE_F32, x.row, x.row_stride);
-  gint32 dq = operand (&x, CUDA_DNN_DQ, a->queries, a->width, a->q_stride, FALSE), dk = operand (&x, CUDA_DNN_DK, a->keys, a->width, a->k_stride, FALSE);
-  gint32 dv = operand (&x, CUDA_DNN_DV, a->keys, a->value_width, a->v_stride, FALSE), scale = dnn_constant (g, scale_of (a));
+  gint32 q = operand (&x, CUDA_DNN_Q, a->queries, a->width, FALSE), k = operand (&x, CUDA_DNN_K, a->keys, a->width, TRUE);
+  gint32 v = operand (&x, CUDA_DNN_V, a->keys, a->value_width, TRUE), y = operand (&x, CUDA_DNN_Y, a->queries, a->value_width, FALSE);
+  gint32 dy = operand (&x, CUDA_DNN_DY, a->queries, a->value_width, FALSE), lse = dnn_bound (g, CUDA_DNN_LSE, HEDDLE_F32, x.row, x.row_stride);
+  gint32 dq = operand (&x, CUDA_DNN_DQ, a->queries, a->width, FALSE), dk = operand (&x, CUDA_DNN_DK, a->keys, a->width, FALSE);
+  gint32 dv = operand (&x, CUDA_DNN_DV, a->keys, a->value_width, FALSE), scale = dnn_constant (g, scale_of (a));
   gint32 sums = row_sums (&x, dy, y);
   gint32 s = apply (&x, DNN_SUB, apply (&x, DNN_MUL, product (&x, q, k, scores (&x)), scale), lse);
   s = a->causal ? mask (&x, s) : s;

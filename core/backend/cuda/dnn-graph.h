@@ -14,8 +14,7 @@ G_BEGIN_DECLS
   X (SCALE, "scale") X (SHIFT, "shift") X (MEAN, "mean") X (RSTD, "rstd") X (DSCALE, "dscale") X (DSHIFT, "dshift") \
   X (RUNNING_MEAN, "running_mean") X (RUNNING_VARIANCE, "running_variance") X (NEW_MEAN, "new_mean") X (NEW_VARIANCE, "new_variance") \
   X (INDEX, "index") \
-  X (Q, "q") X (K, "k") X (V, "v") X (LSE, "log_sum") X (DQ, "dq") X (DK, "dk") X (DV, "dv") \
-  X (PRE, "pre")                       /* what an activation was applied to, where its gradient needs it */
+  X (Q, "q") X (K, "k") X (V, "v") X (LSE, "log_sum") X (DQ, "dq") X (DK, "dk") X (DV, "dv")
 
 typedef enum
 {

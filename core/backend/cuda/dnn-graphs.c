@@ -357,38 +357,38 @@ cuda_dnn_graph_pool_grad (const CudaDnnPool *p)
 
 /* ---- product with an epilogue --------------------------------------------------------------------------------------------------------------- */
 
-/* (B, rows, columns), lying transposed or not; bound when UID says so. */
+/* (1, rows, columns), lying transposed or not; bound when UID says so. */
 static gint32
-matrix (CudaDnnGraph *g, CudaDnnUid uid, gint32 dtype, gint64 b, gint64 r, gint64 c, gboolean transposed)
+matrix (CudaDnnGraph *g, CudaDnnUid uid, gint32 dtype, gint64 r, gint64 c, gboolean transposed)
 {
-  gint64 dim[4] = { b, r, c }, stride[4] = { r * c, transposed ? 1 : c, transposed ? r : 1 };
+  gint64 dim[4] = { 1, r, c }, stride[4] = { r * c, transposed ? 1 : c, transposed ? r : 1 };
   gint32 t = uid ? dnn_bound (g, uid, dtype, dim, stride) : dnn_virtual (g, dtype, dim, stride);
   g->tensor[t].rank = 3;
   return t;
+}
+
+/* What the next operation reads stays in f32. */
+static gint32
+product (CudaDnnGraph *g, const CudaDnnMatmul *a, gboolean last)
+{
+  return matrix (g, last ? CUDA_DNN_Y : CUDA_DNN_NONE, last ? a->dtype : HEDDLE_F32, a->m, a->n, FALSE);
 }
 
 CudaDnnGraph *
 cuda_dnn_graph_matmul (const CudaDnnMatmul *a)
 {
   CudaDnnGraph *g = dnn_graph_new ("matmul", a->dtype, DNN_PRODUCTS_MATMUL, 80700);
-  guint left = (a->bias ? 1 : 0) + (a->residual ? 1 : 0) + (a->activation ? 1 : 0);
-  gint32 in[] = { matrix (g, CUDA_DNN_X, a->dtype, a->batch, a->m, a->k, a->transpose_x), matrix (g, CUDA_DNN_W, a->dtype, a->shared ? 1 : a->batch, a->k, a->n, a->transpose_w) };
-  gint32 bias = a->bias ? matrix (g, CUDA_DNN_BIAS, a->dtype, 1, 1, a->n, FALSE) : -1, residual = a->residual ? matrix (g, CUDA_DNN_RESIDUAL, a->dtype, a->batch, a->m, a->n, FALSE) : -1;
-  gint32 y = -1;
-  for (guint i = 0; i < 3; i++)
-    if (i == 0 || (i == 1 ? a->bias : a->residual))
-      {
-        left -= i > 0;
-        CudaDnnUid uid = left == 0 ? CUDA_DNN_Y : left == 1 && a->activation && a->keep ? CUDA_DNN_PRE : CUDA_DNN_NONE;
-        gint32 next = matrix (g, uid, uid ? a->dtype : HEDDLE_F32, a->batch, a->m, a->n, FALSE);
-        if (i == 0)
-          dnn_op (g, DNN_OP_MATMUL, 0, in, 2, &next, 1);
-        else
-          dnn_pointwise (g, DNN_ADD, y, i == 1 ? bias : residual, -1, next);
-        y = next;
-      }
+  gint32 in[] = { matrix (g, CUDA_DNN_X, a->dtype, a->m, a->k, FALSE), matrix (g, CUDA_DNN_W, a->dtype, a->k, a->n, TRUE) };
+  gint32 bias = a->bias ? matrix (g, CUDA_DNN_BIAS, a->dtype, 1, a->n, FALSE) : -1, y = product (g, a, !a->bias && !a->activation);
+  dnn_op (g, DNN_OP_MATMUL, 0, in, 2, &y, 1);
+  if (a->bias)
+    {
+      gint32 sum = product (g, a, !a->activation);
+      dnn_pointwise (g, DNN_ADD, y, bias, -1, sum);
+      y = sum;
+    }
   if (a->activation)
-    dnn_pointwise (g, activation_mode (a->activation), y, -1, -1, matrix (g, CUDA_DNN_Y, a->dtype, a->batch, a->m, a->n, FALSE));
-  name_epilogue (g, a->bias, a->residual, a->activation);
+    dnn_pointwise (g, activation_mode (a->activation), y, -1, -1, product (g, a, TRUE));
+  name_epilogue (g, a->bias, FALSE, a->activation);
   return g;
 }

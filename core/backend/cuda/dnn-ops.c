@@ -209,7 +209,10 @@ match_batch_norm_grad (Match *m)
   return suits (m, m->op->in[1]) && ((const HeddleBatchNormAttr *) m->op->attr)->training && m->op->in[0]->dtype == b.dtype && done (m, cuda_dnn_graph_batch_norm_grad (&b));
 }
 
-/* relu_grad (dy, y) and the batch norm's gradient behind it.  Where the gradient behind relu has other readers it is the residual's gradient too. */
+/* relu_grad (dy, y) and the batch norm's gradient behind it.  Where the gradient behind relu has other readers it is the residual's gradient too.
+ * Where a chain made dy right before, it has taken relu_grad along and only the norm's own gradient is left for cuDNN: as many launches, and one pass over the image less or more.
+ * In images read and written, the norm in one pass over its inputs: a chain add + relu_grad 3 + 1 and norm 2 + 1 against add 2 + 1 and relu_grad + norm 3 + 1, or 3 + 2 with the
+ * residual's gradient; broadcast + relu_grad 1 + 1 and norm 2 + 1 against 0 + 1 and 3 + 1.  A norm that reads its inputs twice reads one image more where it masks.  So chains go first. */
 static gboolean
 match_relu_grad (Match *m)
 {
@@ -350,7 +353,7 @@ match_linear (Match *m)
   };
   const HeddleOp *op = m->op, *last = NULL;
   gint64 n = op->in[1]->shape.size[0], k = op->in[1]->shape.size[1];
-  CudaDnnMatmul a = { .dtype = op->in[0]->dtype, .batch = 1, .m = heddle_shape_count (&op->in[0]->shape) / k, .n = n, .k = k, .transpose_w = TRUE, .bias = op->n_in > 2 };
+  CudaDnnMatmul a = { .dtype = op->in[0]->dtype, .m = heddle_shape_count (&op->in[0]->shape) / k, .n = n, .k = k, .bias = op->n_in > 2 };
   for (guint i = 0; i < G_N_ELEMENTS (activations) && !last; i++)
     if ((last = only_reader (m, activations[i].code, op->out[0])))
       {

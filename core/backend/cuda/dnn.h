@@ -71,7 +71,6 @@ typedef struct
 {
   HeddleDtype dtype;                   /* f16 or bf16; the log-sum-exp is f32 */
   gint64      batch, heads, queries, keys, width, value_width;   /* q (B, H, T, D), k (B, H, S, D), v (B, H, S, E) */
-  gint64      q_stride[3], k_stride[3], v_stride[3], y_stride[3];   /* in elements, of the first three axes; all 0: row-major.  A gradient lies as its tensor does, dy as y */
   double      scale;                   /* 0 = 1/sqrt (D) */
   gboolean    causal, deterministic;
 } CudaDnnAttention;
@@ -83,14 +82,11 @@ CudaDnnGraph *cuda_dnn_graph_attention_grad (const CudaDnnAttention *attention);
 typedef struct
 {
   HeddleDtype       dtype;
-  gint64            batch, m, n, k;    /* X (batch, M, K), W (batch or 1, K, N), Y (batch, M, N) */
-  gboolean          shared;            /* W has batch 1 */
-  gboolean          transpose_x, transpose_w;   /* X lies as (K, M), W as (N, K) */
-  gboolean          bias, residual;    /* y = activation (x w + bias + residual); bias (N) */
+  gint64            m, n, k;           /* X (M, K), W (N, K) as a linear layer keeps it, Y (M, N) */
+  gboolean          bias;              /* y = activation (x w^T + bias); bias (N) */
   CudaDnnActivation activation;
-  gboolean          keep;              /* also PRE, what the activation is applied to */
 } CudaDnnMatmul;
-/* X, W[, BIAS][, RESIDUAL] -> Y[, PRE] */
+/* X, W[, BIAS] -> Y */
 CudaDnnGraph *cuda_dnn_graph_matmul (const CudaDnnMatmul *matmul);
 
 /* ---- context and plans ------------------------------------------------------------------------------------------------------------------ */

@@ -95,21 +95,21 @@ temporary (CudaCompiler *c, HeddleDtype dtype, const HeddleShape *shape, CudaLay
   return o;
 }
 
+/* The addresses are what a variable's layout is, once a plan has chosen: rows too are a choice that later plans must keep to. */
+static char rows, channels_last;
+
 CudaLayout
 cuda_variable_layout (const HeddleVariable *v)
 {
-  return v->layout ? CUDA_CHANNELS_LAST : CUDA_ROWS;
+  return v->layout == &channels_last ? CUDA_CHANNELS_LAST : CUDA_ROWS;
 }
 
-/* A layout is a matter of the first plan that uses the parameter, before it has memory; gradients and slots follow their parameter through the flat buffers. */
 void
-cuda_prefer_layout (const HeddleValue *parameter, CudaLayout layout)
+cuda_prefer_layout (HeddleVariable *v, CudaLayout layout)
 {
-  static char channels_last;
-  HeddleVariable *v = parameter->variable;
-  if (parameter->kind == HEDDLE_VALUE_VARIABLE && v->role == HEDDLE_ROLE_PARAM && !v->data && !v->layout && cuda_is_image (&v->shape) && layout == CUDA_CHANNELS_LAST)
+  if (v->role == HEDDLE_ROLE_PARAM && !v->data && !v->layout && cuda_is_image (&v->shape))
     {
-      v->layout = &channels_last;
+      v->layout = layout == CUDA_CHANNELS_LAST ? &channels_last : &rows;
       if (v->grad)
         v->grad->layout = v->layout;
     }

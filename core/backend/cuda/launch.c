@@ -52,6 +52,12 @@ gboolean cuda_launch_fill (CudaQueue *q, const HkFill *a, GError **error) { retu
 gboolean cuda_launch_dequantize (CudaQueue *q, const HkDequantize *a, GError **error) { return each (q, "dequantize", 0, a->n, a, error); }
 gboolean cuda_launch_scaler (CudaQueue *q, const HkScaler *a, GError **error) { return launch (q, "scaler", 0, 1, 1, a, error); }
 
+gboolean
+cuda_launch_widen (CudaQueue *queue, const HkWiden *a, guint n, gint64 longest, GError **error)
+{
+  return launch_grid (queue, "widen", 0, (guint[3]) { n, (guint) CLAMP (longest / (8 * THREADS), 1, 1024), 1 }, (guint[2]) { THREADS, 1 }, a, error);
+}
+
 /* ---- sums ---- */
 
 /* Few outputs of many elements each are summed in parts, so that all of the device has work. */

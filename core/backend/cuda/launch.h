@@ -17,6 +17,8 @@ gboolean cuda_launch_elementwise (CudaQueue *queue, const HkElementwise *args, G
 gboolean cuda_launch_copy        (CudaQueue *queue, const HkCopy *args, GError **error);
 gboolean cuda_launch_fill        (CudaQueue *queue, const HkFill *args, GError **error);
 gboolean cuda_launch_dequantize  (CudaQueue *queue, const HkDequantize *args, GError **error);
+/* N windows, the longest of LONGEST elements */
+gboolean cuda_launch_widen       (CudaQueue *queue, const HkWiden *args, guint n, gint64 longest, GError **error);
 gboolean cuda_launch_scaler      (CudaQueue *queue, const HkScaler *args, GError **error);
 /* partial[0 .. cuda_terms_scratch ()) and bad; then cuda_launch_finish () adds them up */
 gboolean cuda_launch_terms       (CudaQueue *queue, const HkTerms *args, GError **error);

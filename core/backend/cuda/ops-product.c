@@ -62,7 +62,7 @@ run_linear (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
 /* ---- convolutions ---- */
 
 static HkConv
-conv_of (const HeddleConvAttr *a, const HeddleShape *x, const HeddleShape *w, const HeddleShape *y, CudaLayout layout)
+conv_of (const HeddleConvAttr *a, const HeddleShape *x, const HeddleShape *w, const HeddleShape *y, CudaLayout images, CudaLayout weight)
 {
   HkConv k = { .N = (gint32) x->size[0], .C = (gint32) x->size[1], .H = (gint32) x->size[2], .W = (gint32) x->size[3], .O = (gint32) y->size[1], .I = (gint32) y->size[2],
                .J = (gint32) y->size[3], .P = (gint32) w->size[2], .Q = (gint32) w->size[3], .groups = (gint32) a->groups };
@@ -72,15 +72,16 @@ conv_of (const HeddleConvAttr *a, const HeddleShape *x, const HeddleShape *w, co
       k.padding[i] = (gint32) a->padding[i];
       k.dilation[i] = (gint32) a->dilation[i];
     }
-  cuda_strides (x, layout, k.xs);
-  cuda_strides (y, layout, k.ys);
+  cuda_strides (x, images, k.xs);
+  cuda_strides (w, weight, k.ws);
+  cuda_strides (y, images, k.ys);
   return k;
 }
 
 static gboolean
 run_conv (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
 {
-  HkConv k = conv_of (step->op->attr, &step->in[0].shape, &step->in[1].shape, &step->out[0].shape, step->out[0].layout);
+  HkConv k = conv_of (step->op->attr, &step->in[0].shape, &step->in[1].shape, &step->out[0].shape, step->out[0].layout, step->in[1].layout);
   k.x = IN (0);
   k.w = IN (1);
   k.bias = step->n_in > 2 ? IN (2) : NULL;
@@ -92,7 +93,7 @@ run_conv (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
 static gboolean
 run_conv_input (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
 {
-  HkConv k = conv_of (step->op->attr, &step->out[0].shape, &step->in[1].shape, &step->in[0].shape, step->out[0].layout);
+  HkConv k = conv_of (step->op->attr, &step->out[0].shape, &step->in[1].shape, &step->in[0].shape, step->out[0].layout, step->in[1].layout);
   k.y = IN (0);
   k.w = IN (1);
   k.bias = step->n_in > 2 ? IN (2) : NULL;
@@ -113,7 +114,7 @@ static gboolean
 run_conv_weight (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
 {
   const CudaOperand *dy = &step->in[0];
-  HkConv k = conv_of (step->op->attr, &step->in[1].shape, &((const HeddleConvAttr *) step->op->attr)->weight, &dy->shape, dy->layout);
+  HkConv k = conv_of (step->op->attr, &step->in[1].shape, &((const HeddleConvAttr *) step->op->attr)->weight, &dy->shape, dy->layout, step->out[0].layout);
   gboolean ok = TRUE;
   k.y = IN (0);
   k.x = IN (1);
@@ -130,14 +131,14 @@ run_conv_weight (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **erro
   return ok;
 }
 
-/* Images as the first of them was made, the weight in rows */
+/* Images as the first of them was made, the weight as it is kept, and its gradient as weights are where images are channels last */
 static void
 lower_conv (CudaCompiler *c, const HeddleOp *op, CudaRun run)
 {
   HeddleDtype dtype = op->out[0]->dtype;
   CudaLayout layout = cuda_own_layout (c, op->in[0]);
   gboolean gradient = op->info->code == HEDDLE_OP_CONV2D_GRAD_WEIGHT;
-  CudaOperand first = cuda_form (c, op->in[0], dtype, layout), second = cuda_form (c, op->in[1], dtype, gradient ? layout : CUDA_ROWS), bias = { 0 };
+  CudaOperand first = cuda_form (c, op->in[0], dtype, layout), second = cuda_form (c, op->in[1], dtype, gradient ? layout : cuda_own_layout (c, op->in[1])), bias = { 0 };
   if (op->n_in > 2)
     bias = cuda_form (c, op->in[2], dtype, CUDA_ROWS);
   CudaStep *step = cuda_step_new (c, op, op->info->name, run);
@@ -145,7 +146,7 @@ lower_conv (CudaCompiler *c, const HeddleOp *op, CudaRun run)
   cuda_step_in (step, second);
   if (op->n_in > 2)
     cuda_step_in (step, bias);
-  cuda_step_out (c, step, op->out[0], dtype, gradient ? CUDA_ROWS : layout, !gradient);
+  cuda_step_out (c, step, op->out[0], dtype, gradient ? c->images : layout, !gradient);
   if (gradient)
     {
       HkReduce r = cuda_channel_sum (&first.shape, layout);

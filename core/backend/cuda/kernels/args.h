@@ -74,6 +74,11 @@ typedef struct { int64_t offset, n; } HkWindow;
 /* y[first + w] of PARTS parts = sum of x (or x^2) over window w; SPREAD: y in window w = v[first + w] */
 typedef struct { const float *x; float *y; int32_t first, parts, squares; HkWindow window[HK_WINDOWS]; } HkWindows;
 
+#define HK_WIDE 64
+/* y = x, or with ADD y + x, of each window: x of DTYPE, y in f32 */
+typedef struct { const void *x; float *y; int64_t n; int32_t add; } HkWide;
+typedef struct { int32_t dtype; HkWide window[HK_WIDE]; } HkWiden;
+
 /* c (m, n) = a (m, k) b (k, n) + bias[n], for each of BATCH; element (i, j) of a lies at i a_row + j a_column */
 typedef struct
 {
@@ -82,13 +87,13 @@ typedef struct
   int64_t m, n, k, batch, a_row, a_column, b_row, b_column, a_batch, b_batch;
 } HkMatmul;
 
-/* x (N, C, H, W), w (O, C/groups, P, Q), y (N, O, I, J) with strides of x and y in that order; BIAS per channel of what is made */
+/* x (N, C, H, W), w (O, C/groups, P, Q), y (N, O, I, J) with their strides in that order; BIAS per channel of what is made */
 typedef struct
 {
   const void *x, *w, *y, *bias;
   void *out;
   int32_t N, C, H, W, O, I, J, P, Q, stride[2], padding[2], dilation[2], groups;
-  int64_t xs[4], ys[4];
+  int64_t xs[4], ws[4], ys[4];
 } HkConv;
 
 /* x (planes of H, W), y (I, J) with strides (N, C, H, W); INDEX like y, contiguous in y's order */

@@ -20,7 +20,7 @@ conv_forward (const HkConv &a)
               {
                 int r = i * a.stride[0] - a.padding[0] + p * a.dilation[0], s = j * a.stride[1] - a.padding[1] + q * a.dilation[1];
                 if (r >= 0 && r < a.H && s >= 0 && s < a.W)
-                  part += ld<T> (a.x, n * a.xs[0] + (first + c) * a.xs[1] + r * a.xs[2] + s * a.xs[3]) * ld<T> (a.w, ((int64_t) (o * channels + c) * a.P + p) * a.Q + q);
+                  part += ld<T> (a.x, n * a.xs[0] + (first + c) * a.xs[1] + r * a.xs[2] + s * a.xs[3]) * ld<T> (a.w, o * a.ws[0] + c * a.ws[1] + p * a.ws[2] + q * a.ws[3]);
               }
           if ((c + 1) % stretch == 0 || c + 1 == channels)
             {
@@ -52,7 +52,7 @@ conv_grad_input (const HkConv &a)
               {
                 float part = 0;
                 for (int o = o0; o < min (o0 + 16, first + per_group); o++)
-                  part += ld<T> (a.y, n * a.ys[0] + o * a.ys[1] + i * a.ys[2] + j * a.ys[3]) * ld<T> (a.w, ((int64_t) (o * channels + c % channels) * a.P + p) * a.Q + q);
+                  part += ld<T> (a.y, n * a.ys[0] + o * a.ys[1] + i * a.ys[2] + j * a.ys[3]) * ld<T> (a.w, o * a.ws[0] + c % channels * a.ws[1] + p * a.ws[2] + q * a.ws[3]);
                 sum += part;
               }
           }
@@ -86,7 +86,7 @@ conv_grad_weight (const HkConv &a)
         }
       sum = block_sum (sum);
       if (threadIdx.x == 0)
-        st<T> (a.out, e, sum);
+        st<T> (a.out, o * a.ws[0] + c * a.ws[1] + p * a.ws[2] + q * a.ws[3], sum);
     }
 }
 KERNEL (conv_grad_weight, HkConv)

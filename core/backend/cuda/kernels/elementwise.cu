@@ -47,6 +47,15 @@ compute (int32_t op, f32 x, f32 y, f32 z, f32 a, f32 b)
 }
 
 static __device__ void
+widen_body (const HkWiden &a)
+{
+  const HkWide &w = a.window[blockIdx.x];
+  for (int64_t i = (int64_t) blockIdx.y * blockDim.x + threadIdx.x; i < w.n; i += (int64_t) gridDim.y * blockDim.x)
+    w.y[i] = w.add ? w.y[i] + load_any (w.x, a.dtype, i) : load_any (w.x, a.dtype, i);
+}
+KERNEL_PLAIN (widen, HkWiden)
+
+static __device__ void
 elementwise_body (const HkElementwise &a)
 {
   if (a.skip && *a.skip != 0)

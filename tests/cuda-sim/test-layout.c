@@ -1,0 +1,503 @@
+/* cuda-sim/test-layout.c: convolution weights that lie channels last on the simulated device, and their 16-bit gradients: no step turns one around, whatever program was compiled first, and what is
+ * read from one device and written to another trains on there as it would have.  Must not know the backend's insides. */
+#include <math.h>
+#include <string.h>
+
+#include "backend/backend.h"
+#include "base/random.h"
+#include "pipeline/internal.h"
+#include "script/script.h"
+
+#include <glib/gstdio.h>
+
+/* ---- a net whose training, accumulating, evaluating and updating programs can be compiled in any order ---- */
+
+#define BATCH 4
+enum { TRAIN, ACCUMULATE, EVAL, UPDATE, LOOK, N_PROGRAMS };      /* LOOK: the sums of c2's weight for each of its outputs */
+typedef struct
+{
+  HeddleDevice    *device;
+  HeddleVariables *vars;
+  HeddlePlan      *plan[N_PROGRAMS];
+  float            image[BATCH * 3 * 64];
+  gint64           label[BATCH];
+} Net;
+
+static HeddleDevice *
+open_device (const char *name)
+{
+  GError *error = NULL;
+  HeddleFlags flags = { 0 };
+  heddle_options_init (heddle_flags_options (), &flags);
+  flags.threads = 1;
+  flags.winograd = false;
+  g_assert_true (heddle_flags_resolve (&flags, NULL, &error));
+  HeddleDevice *device = heddle_device_open (name, &flags, NULL, &error);
+  g_assert_no_error (error);
+  return device;
+}
+
+/* Sixteen channels, so that the cpu too has a layout of its own for weights; groups, strides, and a transposed convolution with a bias, for which cuDNN has no graph. */
+static HeddleValue *
+loss_of (HeddleBuilder *b)
+{
+  HeddleShape image = heddle_shape (BATCH, 3, 8, 8), label = heddle_shape (BATCH);
+  HeddleCrossEntropyAttr attr = { 0, -100 };
+  HeddleValue *x = heddle_builder_input (b, "image", HEDDLE_F32, &image), *y = heddle_builder_input (b, "label", HEDDLE_I64, &label);
+  x = heddle_relu (b, heddle_batch_norm (b, "bn", heddle_conv2d (b, "c1", x, .channels = 16, .kernel = 3, .padding = 1, .no_bias = TRUE)));   /* (4, 16, 8, 8) */
+  x = heddle_relu (b, heddle_conv2d (b, "c2", x, .channels = 32, .kernel = 3, .stride = 2, .groups = 2));                                     /* (4, 32, 3, 3) */
+  x = heddle_relu (b, heddle_conv_transpose2d (b, "up", x, .channels = 16, .kernel = 3));                                                     /* (4, 16, 5, 5) */
+  x = heddle_linear (b, "fc", heddle_flatten (b, x), .features = 5);
+  return heddle_emit (b, HEDDLE_OP_CROSS_ENTROPY, "loss", (HeddleValue *[]) { x, y }, 2, &attr, sizeof attr);
+}
+
+/* momentum = 0.9 momentum + gradient, parameter -= 0.05 momentum, over a whole group at a time */
+static void
+update (HeddleBuilder *b, HeddleVariables *vars)
+{
+  for (guint i = 0; i < heddle_variables_n_groups (vars); i++)
+    {
+      HeddleGroup *group = heddle_variables_nth_group (vars, i);
+      HeddleValue *param = heddle_builder_variable (b, group->param), *grad = heddle_builder_variable (b, group->grad);
+      HeddleValue *slot = heddle_builder_variable (b, heddle_group_slot (vars, group, "momentum", 0)), *now = heddle_add (b, heddle_scale (b, slot, 0.9), grad);
+      heddle_builder_assign (b, slot, now, NULL);
+      heddle_builder_assign (b, param, heddle_sub (b, param, heddle_scale (b, now, 0.05)), NULL);
+    }
+}
+
+static void
+compile (Net *n, guint what)
+{
+  static const char *const names[] = { "train", "accumulate", "eval", "update", "look" };
+  GError *error = NULL;
+  HeddleBuilder *b = heddle_builder_new (names[what], n->vars, what != EVAL && what != LOOK, 1);
+  HeddleValue *loss = what == UPDATE ? NULL : loss_of (b);
+  if (what == TRAIN || what == ACCUMULATE)
+    {
+      if (heddle_variables_n_groups (n->vars) == 0)
+        heddle_variables_group (n->vars, FALSE);
+      g_assert_true (heddle_builder_backward (b, loss, heddle_constant (b, 1), what == ACCUMULATE, &error));
+    }
+  if (what == UPDATE)
+    update (b, n->vars);
+  else
+    heddle_builder_output (b, what == LOOK ? heddle_sum (b, heddle_builder_variable (b, heddle_variables_lookup (n->vars, "c2.weight")), 2u | 4u | 8u, FALSE) : loss);
+  n->plan[what] = n->device->iface->compile (n->device, heddle_builder_finish (b, &error), &error);
+  g_assert_no_error (error);
+}
+
+/* ORDER: indices of programs, "2013"; one behind a dash is compiled for images in rows. */
+static void
+net_open (Net *n, const char *device, const char *order)
+{
+  HeddleRandom random = heddle_random (5, HEDDLE_STREAM_USER, 0, 0);
+  *n = (Net) { .device = open_device (device), .vars = heddle_variables_new () };
+  for (guint i = 0; i < G_N_ELEMENTS (n->image); i++)
+    n->image[i] = heddle_random_float (&random) - 0.5f;
+  for (guint i = 0; i < BATCH; i++)
+    n->label[i] = i;
+  for (; *order; order++)
+    {
+      g_setenv ("HEDDLE_CUDA_LAYOUT", *order == '-' ? "nchw" : "nhwc", TRUE);
+      order += *order == '-';
+      compile (n, (guint) (*order - '0'));
+    }
+  g_assert_true (n->device->iface->allocate (n->device, n->vars, NULL));
+  g_assert_true (heddle_device_initialise (n->device, n->vars, 1, NULL));
+}
+
+static void
+net_close (Net *n)
+{
+  for (guint i = 0; i < N_PROGRAMS; i++)
+    if (n->plan[i])
+      heddle_plan_free (n->plan[i]);
+  heddle_device_close (n->device);
+  heddle_variables_free (n->vars);
+}
+
+static void
+run (Net *n, guint what)
+{
+  GError *error = NULL;
+  gpointer inputs[] = { n->image, n->label };
+  n->device->iface->run (n->plan[what], inputs, &error);
+  g_assert_no_error (error);
+}
+
+/* UPDATES updates, each of the gradients of two batches; the loss of an evaluation after the last. */
+static double
+train (Net *n, guint updates)
+{
+  float loss = 0;
+  HeddleTensor t = { HEDDLE_F32, heddle_scalar_shape (), &loss };
+  for (guint i = 0; i < updates; i++)
+    {
+      run (n, TRAIN);
+      g_assert_true (n->device->iface->sync (n->device, NULL));
+      n->image[i] += 0.25f;      /* another batch */
+      run (n, ACCUMULATE);
+      run (n, UPDATE);
+    }
+  run (n, EVAL);
+  g_assert_true (n->device->iface->fetch (n->plan[EVAL], 0, &t, NULL));
+  return (double) loss;
+}
+
+static float *
+numbers (Net *n, HeddleVariable *v)
+{
+  float *x = g_new (float, heddle_shape_count (&v->shape));
+  HeddleTensor t = { HEDDLE_F32, v->shape, x };
+  g_assert_true (n->device->iface->read (n->device, v, &t, NULL));
+  return x;
+}
+
+/* What a checkpoint holds, and the gradients: the largest difference of any number, relative to the largest of its variable. */
+static double
+distance (Net *a, Net *b)
+{
+  double most = 0;
+  for (guint i = 0; i < heddle_variables_count (a->vars); i++)
+    {
+      HeddleVariable *v = heddle_variables_nth (a->vars, i);
+      if (!v->saved && v->role != HEDDLE_ROLE_GRAD)
+        continue;
+      g_autofree float *x = numbers (a, v), *y = numbers (b, heddle_variables_lookup (b->vars, v->name));
+      double scale = 1e-3, difference = 0;
+      for (gint64 k = 0; k < heddle_shape_count (&v->shape); k++)
+        {
+          scale = fmax (scale, fabs ((double) x[k]));
+          difference = fmax (difference, fabs ((double) x[k] - (double) y[k]));
+        }
+      if (difference / scale > most)
+        g_test_message ("%s: %.3g of %.3g", v->name, difference, scale);
+      most = fmax (most, difference / scale);
+    }
+  return most;
+}
+
+/* ---- what is turned around ---- */
+
+/* V has the shape of a convolution's weight. */
+static gboolean
+is_weight (const HeddleProgram *p, const HeddleValue *v)
+{
+  gboolean hit = FALSE;
+  for (guint i = 0; v->shape.rank == 4 && i < heddle_variables_count (p->vars); i++)
+    {
+      const HeddleVariable *w = heddle_variables_nth (p->vars, i);
+      hit |= w->role == HEDDLE_ROLE_PARAM && heddle_shape_equal (&w->shape, &v->shape);
+    }
+  return hit;
+}
+
+/* How many conversions of layout a run of PLAN makes of a weight, its copy or its gradient; *OTHERS: of anything else. */
+static guint
+weights_turned (HeddlePlan *plan, guint *others)
+{
+  const HeddleProgram *p = plan->device->iface->program (plan);
+  g_autoptr (GPtrArray) lines = plan->device->iface->reorders (plan);
+  guint weights = 0;
+  for (guint i = 0; i < lines->len; i++)
+    {
+      const char *line = lines->pdata[i];
+      guint64 id = *line == '%' ? g_ascii_strtoull (line + 1, NULL, 10) : p->values->len;
+      gboolean weight = id < p->values->len ? is_weight (p, p->values->pdata[id]) : !g_str_has_prefix (line, "input ");
+      g_test_message ("%s: %s", p->name, line);
+      weights += weight;
+      *others += !weight;
+    }
+  return weights;
+}
+
+/* Whichever program was compiled first, and even where it knew of no groups: the numbers are the cpu's, and no weight is turned around. */
+static void
+test_orders (void)
+{
+  static const char *const orders[] = { "0123", "2013", "2103", "1023", "0312", "1302" };
+  Net cpu;
+  net_open (&cpu, "cpu", "0123");
+  double loss = train (&cpu, 3);
+  for (guint i = 0; i < G_N_ELEMENTS (orders); i++)
+    {
+      Net cuda;
+      guint others = 0;
+      net_open (&cuda, "cuda", orders[i]);
+      for (guint k = 0; k < LOOK; k++)
+        g_assert_cmpuint (weights_turned (cuda.plan[k], &others), ==, 0);
+      double other = train (&cuda, 3);
+      g_assert_cmpfloat_with_epsilon (other, loss, 1e-5 * loss);
+      g_assert_cmpfloat (distance (&cpu, &cuda), <, 2e-5);
+      net_close (&cuda);
+    }
+  net_close (&cpu);
+}
+
+static void
+look (Net *n, float sums[32])
+{
+  HeddleTensor t = { HEDDLE_F32, heddle_shape (32), sums };
+  run (n, LOOK);
+  g_assert_true (n->device->iface->fetch (n->plan[LOOK], 0, &t, NULL));
+}
+
+/* A program that was compiled for rows keeps reading rows, whether it convolves or only looks: later ones turn them around. */
+static void
+test_rows_first (void)
+{
+  static const char *const orders[] = { "-20134", "40123" };
+  for (guint i = 0; i < G_N_ELEMENTS (orders); i++)
+    {
+      Net cpu, cuda;
+      float a[32], b[32];
+      guint weights = 0, others = 0;
+      net_open (&cpu, "cpu", "01234");
+      net_open (&cuda, "cuda", orders[i]);
+      for (guint k = 0; k < N_PROGRAMS; k++)
+        weights += weights_turned (cuda.plan[k], &others);
+      g_assert_cmpuint (weights, >, 0);
+      double loss = train (&cpu, 3), other = train (&cuda, 3);
+      g_assert_cmpfloat_with_epsilon (other, loss, 1e-5 * loss);
+      g_assert_cmpfloat (distance (&cpu, &cuda), <, 2e-5);
+      look (&cpu, a);
+      look (&cuda, b);
+      for (guint k = 0; k < 32; k++)
+        g_assert_cmpfloat_with_epsilon (a[k], b[k], 1e-4);
+      net_close (&cpu);
+      net_close (&cuda);
+    }
+}
+
+/* ---- a variable read in another layout, assigned, and read so again ---- */
+
+/* FLAT: a parameter, kept in rows because a program looked at it first, is assigned through its group's buffer; else a state is assigned itself.  y = conv (x, w) before and
+ * after w = 0.5 w + 0.1: two times (2, 4, 6, 6). */
+static void
+convolve_twice (const char *device, gboolean flat, float y[2 * 288])
+{
+  Net n = { .device = open_device (device), .vars = heddle_variables_new () };
+  GError *error = NULL;
+  HeddleShape shape = heddle_shape (2, 3, 8, 8), weight = heddle_shape (4, 3, 3, 3);
+  HeddleInit init = { HEDDLE_INIT_UNIFORM, -1, 1 };
+  HeddleVariable *w = heddle_variables_declare (n.vars, "w", flat ? HEDDLE_ROLE_PARAM : HEDDLE_ROLE_STATE, HEDDLE_F32, &weight, &init, NULL);
+  HeddleConvAttr attr = { .stride = { 1, 1 }, .dilation = { 1, 1 }, .groups = 1 };
+  heddle_variables_group (n.vars, FALSE);
+  g_setenv ("HEDDLE_CUDA_LAYOUT", "nhwc", TRUE);
+  HeddleBuilder *b = heddle_builder_new ("look", n.vars, FALSE, 1);
+  heddle_builder_output (b, heddle_sum (b, heddle_builder_variable (b, w), 2u | 4u | 8u, FALSE));
+  n.plan[LOOK] = n.device->iface->compile (n.device, heddle_builder_finish (b, &error), &error);
+  g_assert_no_error (error);
+  b = heddle_builder_new ("twice", n.vars, FALSE, 1);
+  HeddleValue *in[] = { heddle_builder_input (b, "image", HEDDLE_F32, &shape), heddle_builder_variable (b, w) };
+  HeddleValue *assigned = heddle_builder_variable (b, flat ? w->flat : w);
+  heddle_builder_output (b, heddle_emit (b, HEDDLE_OP_CONV2D, "before", in, 2, &attr, sizeof attr));
+  heddle_builder_assign (b, assigned, heddle_offset (b, heddle_scale (b, assigned, 0.5), 0.1), NULL);
+  heddle_builder_output (b, heddle_emit (b, HEDDLE_OP_CONV2D, "after", in, 2, &attr, sizeof attr));
+  n.plan[TRAIN] = n.device->iface->compile (n.device, heddle_builder_finish (b, &error), &error);
+  g_assert_no_error (error);
+  if (g_str_equal (device, "cuda"))
+    {
+      guint others = 0;
+      guint turned = weights_turned (n.plan[TRAIN], &others);
+      g_assert_cmpuint (turned + others, >=, 3);      /* x, and w twice */
+    }
+  g_assert_true (n.device->iface->allocate (n.device, n.vars, NULL) && heddle_device_initialise (n.device, n.vars, 1, NULL));
+  for (guint i = 0; i < G_N_ELEMENTS (n.image); i++)
+    n.image[i] = (float) (i % 13) / 6 - 1;
+  run (&n, TRAIN);
+  for (guint i = 0; i < 2; i++)
+    {
+      HeddleTensor t = { HEDDLE_F32, heddle_shape (2, 4, 6, 6), y + 288 * i };
+      g_assert_true (n.device->iface->fetch (n.plan[TRAIN], i, &t, NULL));
+    }
+  net_close (&n);
+}
+
+static void
+test_assigned (void)
+{
+  for (guint flat = 0; flat < 2; flat++)
+    {
+      float a[2 * 288], b[2 * 288];
+      double apart = 0;
+      convolve_twice ("cpu", flat, a);
+      convolve_twice ("cuda", flat, b);
+      for (guint i = 0; i < G_N_ELEMENTS (a); i++)
+        {
+          g_assert_cmpfloat_with_epsilon (a[i], b[i], 1e-4);
+          apart = fmax (apart, fabs ((double) a[i % 288] - (double) a[288 + i % 288]));
+        }
+      g_assert_cmpfloat (apart, >, 0.1);
+    }
+}
+
+/* ---- from one device to another ---- */
+
+static void
+move (Net *from, Net *to)
+{
+  for (guint i = 0; i < heddle_variables_count (from->vars); i++)
+    {
+      HeddleVariable *v = heddle_variables_nth (from->vars, i);
+      if (!v->saved)
+        continue;
+      g_autofree float *x = numbers (from, v);
+      HeddleTensor t = { HEDDLE_F32, v->shape, x };
+      g_assert_true (to->device->iface->write (to->device, heddle_variables_lookup (to->vars, v->name), &t, NULL));
+    }
+  memcpy (to->image, from->image, sizeof to->image);
+}
+
+/* Parameters, running statistics and momentum of a run, written to another device, go on there as they do at home. */
+static void
+test_moves (gconstpointer data)
+{
+  const char *const *names = data;
+  Net home, away, fresh;
+  net_open (&home, names[0], "0123");
+  net_open (&away, names[1], "0123");
+  net_open (&fresh, names[1], "0123");
+  g_assert_nonnull (heddle_variables_lookup (home.vars, "c2.weight")->layout);
+  g_assert_nonnull (heddle_variables_lookup (away.vars, "c2.weight")->layout);
+  train (&home, 3);
+  move (&home, &away);
+  double loss = train (&home, 2), other = train (&away, 2);
+  g_assert_cmpfloat_with_epsilon (other, loss, 1e-5 * loss);
+  g_assert_cmpfloat (distance (&home, &away), <, 2e-5);
+  move (&home, &fresh);
+  for (guint i = 0; i < heddle_variables_count (home.vars); i++)      /* there and back: the same bits */
+    {
+      HeddleVariable *v = heddle_variables_nth (home.vars, i);
+      if (!v->saved)
+        continue;
+      g_autofree float *x = numbers (&home, v), *y = numbers (&fresh, heddle_variables_lookup (fresh.vars, v->name));
+      gsize bytes = (gsize) heddle_shape_count (&v->shape) * sizeof *x;
+      g_assert_cmpmem (x, bytes, y, bytes);
+    }
+  net_close (&home);
+  net_close (&away);
+  net_close (&fresh);
+}
+
+/* ---- 16-bit gradients, which reach their f32 windows together ---- */
+
+/* Not those that the program itself looks at afterwards: it sees the new numbers. */
+static void
+test_looked_at (void)
+{
+  Net n = { .device = open_device ("cuda"), .vars = heddle_variables_new () };
+  GError *error = NULL;
+  HeddleBuilder *b = heddle_builder_new ("train", n.vars, TRUE, 1);
+  heddle_builder_set_autocast (b, HEDDLE_BF16);
+  HeddleValue *loss = loss_of (b);
+  heddle_variables_group (n.vars, FALSE);
+  g_assert_true (heddle_builder_backward (b, loss, heddle_constant (b, 1), FALSE, &error));
+  HeddleVariable *grad = heddle_variables_lookup (n.vars, "c2.weight/grad");
+  heddle_builder_output (b, heddle_sum (b, heddle_builder_variable (b, grad), 15u, FALSE));
+  n.plan[TRAIN] = n.device->iface->compile (n.device, heddle_builder_finish (b, &error), &error);
+  g_assert_no_error (error);
+  g_assert_true (n.device->iface->allocate (n.device, n.vars, NULL) && heddle_device_initialise (n.device, n.vars, 1, NULL));
+  for (guint i = 0; i < 3; i++)
+    {
+      float seen = 0;
+      double sum = 0, size = 0;
+      HeddleTensor t = { HEDDLE_F32, heddle_scalar_shape (), &seen };
+      for (guint k = 0; k < G_N_ELEMENTS (n.image); k++)
+        n.image[k] = (float) ((k * (i + 3)) % 17) / 8 - 1;
+      run (&n, TRAIN);
+      g_assert_true (n.device->iface->fetch (n.plan[TRAIN], 0, &t, NULL));
+      g_autofree float *x = numbers (&n, grad);
+      for (gint64 k = 0; k < heddle_shape_count (&grad->shape); k++)
+        {
+          sum += (double) x[k];
+          size += fabs ((double) x[k]);
+        }
+      g_assert_cmpfloat (size, >, 0.1);
+      g_assert_cmpfloat_with_epsilon (seen, sum, 1e-5 * size);
+    }
+  net_close (&n);
+}
+
+/* How many gradients PLAN brings to f32 in its one launch of that kind */
+static guint64
+gradients_widened (HeddlePlan *plan)
+{
+  HeddlePlanStep step;
+  guint64 n = 0;
+  for (guint i = 0; plan->device->iface->step (plan, i, &step); i++)
+    if (g_str_has_suffix (step.what, " gradients to f32"))
+      {
+        g_assert_cmpuint (n, ==, 0);
+        n = g_ascii_strtoull (step.what, NULL, 10);
+      }
+  return n;
+}
+
+/* ---- models ---- */
+
+/* What a step of a model turns around under FLAGS and AMP: no weight, and OTHERS tensors; and it widens GRADIENTS. */
+static void
+check_model (const char *model, const char *flags, const char *amp, guint others, guint gradients)
+{
+  GError *error = NULL;
+  g_autofree char *folder = g_dir_make_tmp ("heddle-layout-XXXXXX", NULL), *file = g_build_filename (folder, "run.lua", NULL);
+  g_autofree char *loss = g_strdup_printf (amp ? "h.amp { h.loss 'cross_entropy' { logits, batch.label }, dtype = '%s' }" : "h.loss 'cross_entropy' { logits, batch.label }", amp);
+  g_autofree char *text = g_strdup_printf ("local h = require 'heddle'\nlocal data = h.dataset 'synthetic' { shape = { 3, 32, 32 }, classes = 4, length = 20 }\nh.flags { threads = 1, %s }\n"
+                                           "local batch = h.prefetch { data, batch_size = 8 }\nlocal logits = h.model %s\n"
+                                           "return h.train { h.optimizer 'sgd' { %s, lr = 0.1, momentum = 0.9 }, device = 'cuda', epochs = 1, accumulate = 2, eval = { data = data } }\n", flags, model, loss);
+  g_unsetenv ("HEDDLE_CUDA_LAYOUT");
+  g_assert_true (g_file_set_contents (file, text, -1, NULL));
+  HeddleRegistry *registry = heddle_registry_new (NULL);
+  HeddleGraph *graph = heddle_script_load (file, registry, NULL, NULL, &error);
+  g_assert_no_error (error);
+  HeddlePipeline *p = heddle_pipeline_new (graph, &error);
+  g_assert_no_error (error);
+  heddle_pipeline_compile (p, &error);
+  g_assert_no_error (error);
+  HeddlePlan *plans[7];
+  heddle_pipeline_plans (p, plans);
+  g_test_message ("%s, %s %s", model, flags, amp ? amp : "");
+  for (guint i = 0; i < 7; i++)
+    {
+      guint rest = 0;
+      g_assert_cmpuint (plans[i] ? weights_turned (plans[i], &rest) : 0, ==, 0);
+      g_assert_cmpuint (rest, <=, others);
+      if (plans[i] && g_str_has_prefix (p->device->iface->program (plans[i])->name, "train"))
+        g_assert_cmpuint (gradients_widened (plans[i]), ==, gradients);
+    }
+  heddle_pipeline_free (p);
+  heddle_graph_free (graph);
+  heddle_registry_free (registry);
+  g_unlink (file);
+  g_rmdir (folder);
+}
+
+/* The batch arrives in rows; that is all.  16-bit gradients: of every convolution, and of the last layer's weight and bias. */
+static void
+test_models (void)
+{
+  static const char *const models[] = { "'resnet' { batch.image, classes = 4, depth = 20 }", "'resnet' { batch.image, classes = 4, depth = 50 }", "'mobilenet' { batch.image, classes = 4 }" };
+  static const guint gradients[] = { 21 + 2, 53 + 2, 52 + 2 };
+  for (guint i = 0; i < G_N_ELEMENTS (models); i++)
+    {
+      check_model (models[i], "", "bf16", 1, gradients[i]);
+      check_model (models[i], "", "f16", 1, gradients[i]);
+      check_model (models[i], "tf32 = true", NULL, 1, 0);
+    }
+}
+
+int
+main (int argc, char **argv)
+{
+  static const char *const there[] = { "cuda", "cpu" }, *const back[] = { "cpu", "cuda" };
+  g_test_init (&argc, &argv, NULL);
+  g_test_add_func ("/sim/layout/any program first", test_orders);
+  g_test_add_func ("/sim/layout/rows first", test_rows_first);
+  g_test_add_func ("/sim/layout/assigned in between", test_assigned);
+  g_test_add_data_func ("/sim/layout/from the simulated device to the cpu", there, test_moves);
+  g_test_add_data_func ("/sim/layout/from the cpu to the simulated device", back, test_moves);
+  g_test_add_func ("/sim/layout/a gradient looked at", test_looked_at);
+  g_test_add_func ("/sim/layout/models", test_models);
+  return g_test_run ();
+}
