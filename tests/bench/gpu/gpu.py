@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Heddle beside PyTorch on this machine's GPU, the same techniques on both sides, and the ablation of flags, AMP and loader.  Prints Markdown; one command, inside 8 minutes.
 
-Contenders of a row take turns; a ratio is taken within the row's rounds.  When time is short, later rounds are dropped first, then the last rows; what did not fit into --budget
-seconds is listed as left out, never silently.  Tables are printed when it ends, however it ends; --json is written after each measurement."""
+A ratio is taken within a round.  When time is short, later rounds are dropped first, then the second ablation, then torch.compile of the last rows: it may compile for a minute
+each.  What did not fit into --budget seconds is listed as left out, never silently.  Tables are printed when it ends, however it ends; --json is written after each measurement."""
 import argparse
 import json
 import os
@@ -183,13 +183,13 @@ def save(opt, record, **facts):
         os.replace(opt.json + '.tmp', opt.json)
 
 
-def measure_round(opt, name, folder, found, keep):
-    """One round of a row; a contender that failed once is not tried again."""
+def measure_round(opt, name, folder, who, found, keep):
+    """A turn of the contenders WHO in a row; one that failed once is not tried again."""
     contenders = dict(heddle=lambda: heddle(opt, name, folder, opt.amp), eager=lambda: peer(opt, name, folder, opt.amp), compiled=lambda: peer(opt, name, folder, opt.amp, compiled=True))
-    for c, measure in contenders.items():
+    for c in who:
         results = found.setdefault(c, [])
         failed = next((r['failed'] for r in results if 'failed' in r), None)
-        results.append(dict(failed=failed) if failed else dict(failed='left out: no time') if late(opt, 2 * opt.seconds) else measure())
+        results.append(dict(failed=failed) if failed else dict(failed='left out: no time') if late(opt, 2 * opt.seconds) else contenders[c]())
         keep(dict(row=name, round=len(results) - 1, who=c, result=results[-1]))
         print(f'{name}: {c}, round {len(results)}: {rate(results[-1]) or results[-1].get("failed")}', file=sys.stderr, flush=True)
 
@@ -241,15 +241,16 @@ def print_ablation(name, found):
 
 
 def measure_all(opt, folder, rows, found, ablations, keep):
-    """A first round of everything, the first ablation, then what only makes the numbers surer."""
+    """The first round with the ablations in between, then rounds that only make the numbers surer."""
     ablated = [] if opt.no_ablation else [name for name in ABLATED if name in rows]
+    for name in rows:
+        make_data(opt, folder, name)
     for i in range(opt.rounds):
-        for name in rows:
-            if not i:
-                make_data(opt, folder, name)
-            measure_round(opt, name, folder, found[name], keep)
-        for name in ablated[i:i + 1] if i + 1 < opt.rounds else ablated[i:]:
-            measure_ablation(opt, name, folder, ablations.setdefault(name, {}), keep)
+        for half, who in enumerate((('heddle', 'eager'), ('compiled',))):
+            for name in rows:
+                measure_round(opt, name, folder, who, found[name], keep)
+            for name in ablated[half:half + 1] if not i else ():
+                measure_ablation(opt, name, folder, ablations.setdefault(name, {}), keep)
 
 
 def facts(opt):
