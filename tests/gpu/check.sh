@@ -2,6 +2,9 @@
 # tests/gpu/check.sh: make check-gpu: on a real GPU: every operation against the double-precision reference and PyTorch's tensors by each path, optimizers, training curves, flags,
 # graphs on and off, AMP beside f32; SANITIZE=1 also runs compute-sanitizer over the operations by own kernels.  Skipped with a reason where there is no GPU.  Prints TAP.
 . "$HEDDLE_SOURCE/tests/tap.sh"
+# run by hand: the status too says whether all passed
+failed=0
+not_ok () { count=$((count + 1)) failed=1; echo "not ok $count - $1"; }
 "$HEDDLE" doctor 2>&1 | awk '/^backend/ { cuda = /^backend cuda/ } /^plugins/ { exit } cuda' >"$scratch/doctor"
 sed 's/^/# /' "$scratch/doctor"
 if ! grep -q '^ *cuda:[0-9]*: .*compute capability' "$scratch/doctor"; then
@@ -47,3 +50,4 @@ if [ -n "${SANITIZE-}" ]; then
   done
 fi
 plan
+exit $failed
