@@ -1,5 +1,5 @@
 #!/bin/sh
-# bindist.sh SOURCE BUILD VERSION: make bindist: heddle-VERSION-x86_64.tar.xz, which runs where nothing can be installed: the program, plugins, backends, tests, benchmarks and the
+# bindist.sh SOURCE BUILD VERSION: make bindist: heddle-VERSION-x86_64.tar.gz, which runs where nothing can be installed: the program, plugins, backends, tests, benchmarks and the
 # libraries they need that are not the C library's, the compiler's or NVIDIA's.  Those of NVIDIA are found on the machine: in the usual prefixes, or inside a Python's nvidia packages.
 # Run from the build folder after everything is built.  Nothing is patched: env.sh sets the library path, the program finds the rest relative to itself.
 set -eu
@@ -33,26 +33,34 @@ done
 cat >"$name/env.sh" <<'ENV'
 # . ./env.sh in the bundle's folder, or with HEDDLE_HOME set to it
 HEDDLE_HOME=${HEDDLE_HOME:-$PWD}
-heddle_cuda=
-for folder in /usr/local/cuda/lib64 /usr/local/cuda/lib /opt/cuda/lib64 /usr/lib/x86_64-linux-gnu; do
-  [ ! -e "$folder/libcudart.so" ] && ! ls "$folder"/libcudart.so.* >/dev/null 2>&1 || heddle_cuda=$heddle_cuda:$folder
-done
-heddle_cuda=$heddle_cuda$(python3 - 2>/dev/null <<'PY'
+# Python's first: PyTorch, which Heddle is compared with, uses the same
+heddle_python=${HEDDLE_TORCH_PYTHON:-python3}
+heddle_cuda=$("${heddle_python%%:*}" - 2>/dev/null <<'PY'
 import glob, os, sys
 for base in sys.path:
     for folder in sorted (glob.glob (os.path.join (base, "nvidia", "*", "lib"))):
         print (":" + folder, end = "")
 PY
 )
+for folder in /usr/local/cuda/lib64 /usr/local/cuda/lib /opt/cuda/lib64 /usr/lib/x86_64-linux-gnu; do
+  ! ls "$folder"/libcudart.so* >/dev/null 2>&1 || heddle_cuda=$heddle_cuda:$folder
+done
+# what other programs are to be started with: PyTorch brings libraries of its own
+HEDDLE_OUTER_LIBRARY_PATH=${HEDDLE_OUTER_LIBRARY_PATH-${LD_LIBRARY_PATH-}}
 HEDDLE_CUDA_LIBPATH=${heddle_cuda#:}
-LD_LIBRARY_PATH=$HEDDLE_HOME/lib$heddle_cuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+LD_LIBRARY_PATH=$HEDDLE_HOME/lib$heddle_cuda${HEDDLE_OUTER_LIBRARY_PATH:+:$HEDDLE_OUTER_LIBRARY_PATH}
 PATH=$HEDDLE_HOME/bin:$PATH
 HEDDLE=$HEDDLE_HOME/bin/heddle HEDDLE_SOURCE=$HEDDLE_HOME/source HEDDLE_BUILD=$HEDDLE_HOME/build
 HEDDLE_BACKEND_PATH=$HEDDLE_HOME/lib/heddle/backends HEDDLE_PLUGIN_PATH=$HEDDLE_HOME/lib/heddle/plugins HEDDLE_BENCH_PROGRAMS=$HEDDLE_HOME/build/tests/bench
-export HEDDLE_HOME HEDDLE_CUDA_LIBPATH LD_LIBRARY_PATH PATH HEDDLE HEDDLE_SOURCE HEDDLE_BUILD HEDDLE_BACKEND_PATH HEDDLE_PLUGIN_PATH HEDDLE_BENCH_PROGRAMS
-unset heddle_cuda folder
+export HEDDLE_HOME HEDDLE_OUTER_LIBRARY_PATH HEDDLE_CUDA_LIBPATH LD_LIBRARY_PATH PATH HEDDLE HEDDLE_SOURCE HEDDLE_BUILD HEDDLE_BACKEND_PATH HEDDLE_PLUGIN_PATH HEDDLE_BENCH_PROGRAMS
+unset heddle_cuda heddle_python folder
 ENV
-cat >"$name/README" <<'TEXT'
+built_with=$(sed -n 's/^CUDA_VERSION_STR = //p' "$build/Makefile") cudnn=$(sed -n 's/^CUDNN_VERSION_STR = //p' "$build/Makefile")
+cat >"$name/README" <<TEXT
+Built with CUDA ${built_with:-none} and cuDNN ${cudnn:-none}: the machine's libraries must be of the same major versions, its driver no older than they ask for.
+
+TEXT
+cat >>"$name/README" <<'TEXT'
 Unpack anywhere, then in this folder:
 
   . ./env.sh
@@ -61,8 +69,9 @@ Unpack anywhere, then in this folder:
   sh source/tests/gpu/check.sh                     the tests that need a GPU (SANITIZE=1: compute-sanitizer too)
   python3 source/tests/bench/gpu/gpu.py            the GPU benchmark beside this machine's PyTorch
 
-glibc, libstdc++ and libgcc are the machine's; NVIDIA's libraries are looked for in the usual prefixes and in python3's nvidia packages.
+glibc, libstdc++ and libgcc are the machine's; NVIDIA's libraries are looked for in the nvidia packages of python3 (or of
+HEDDLE_TORCH_PYTHON, set before env.sh is read: the Python with PyTorch), then in the usual prefixes.
 TEXT
-tar cJf "$name.tar.xz" "$name"
+tar czf "$name.tar.gz" "$name"
 rm -rf "$name"
-ls -l "$name.tar.xz"
+ls -l "$name.tar.gz"

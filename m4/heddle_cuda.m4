@@ -10,7 +10,7 @@ AC_DEFUN([HEDDLE_CUDA],
 AC_REQUIRE([AC_PROG_SED])dnl
 AC_REQUIRE([AC_PROG_GREP])dnl
 AC_ARG_VAR([NVCC], [CUDA compiler driver])
-AC_ARG_VAR([NVCCFLAGS], [extra flags for nvcc @<:@-O2 -lineinfo@:>@])
+AC_ARG_VAR([NVCCFLAGS], [extra flags for nvcc])
 AC_ARG_VAR([NVCC_CCBIN], [host compiler given to nvcc -ccbin @<:@nvcc's default@:>@])
 AC_ARG_WITH([cuda],
   [AS_HELP_STRING([--with-cuda@<:@=DIR|yes|no|auto@:>@],
@@ -31,7 +31,7 @@ AC_ARG_ENABLE([nvtx],
   [], [enable_nvtx=auto])
 
 have_cuda=no have_cudnn=no have_nvtx=no heddle_nvtx_headers=no heddle_cuda_why=
-heddle_ccbin= NVCC_GENCODE= NVCC_COMPRESS= CUDA_CPPFLAGS= CUDA_LIBS= CUDA_RPATH= CUDNN_CPPFLAGS= CUDNN_LIBS= CUDA_RPATH_EXTRA=
+heddle_ccbin= NVCC_GENCODE= NVCC_COMPRESS= NVCC_LINEINFO= CUDA_CPPFLAGS= CUDA_LIBS= CUDA_RPATH= CUDNN_CPPFLAGS= CUDNN_LIBS= CUDA_RPATH_EXTRA=
 CUDA_VERSION_STR= CUDNN_VERSION_STR= heddle_cuda_libdir=
 
 AS_IF([test "x$with_cuda" != xno],
@@ -86,13 +86,18 @@ AS_IF([test "x$with_cuda" != xno],
     AS_IF([test -z "$heddle_cuda_why"],
       [AS_CASE([$with_cuda_arch],
         [all-major|all|native], [NVCC_GENCODE="-arch=$with_cuda_arch"],
-        [for a in `AS_ECHO(["$with_cuda_arch"]) | $SED 's/,/ /g'`; do
-           AS_CASE([$a], [*+ptx], [heddle_n=`AS_ECHO(["$a"]) | $SED 's/+ptx//'`; heddle_ptx=yes], [heddle_n=$a; heddle_ptx=no])
+        [heddle_known= heddle_ptx=no
+         for a in `AS_ECHO(["$with_cuda_arch"]) | $SED 's/,/ /g'`; do
+           AS_CASE([$a], [*+ptx], [heddle_n=`AS_ECHO(["$a"]) | $SED 's/+ptx//'`; heddle_ptx=wanted], [heddle_n=$a])
            AS_IF([$NVCC --list-gpu-code 2>/dev/null | $GREP "^sm_`AS_ECHO([$heddle_n]) | $SED 's/@<:@af@:>@$//'`\$" >/dev/null],
-             [AS_VAR_APPEND([NVCC_GENCODE], [" -gencode=arch=compute_$heddle_n,code=sm_$heddle_n"])
-              AS_IF([test $heddle_ptx = yes], [AS_VAR_APPEND([NVCC_GENCODE], [" -gencode=arch=compute_$heddle_n,code=compute_$heddle_n"])])],
+             [AS_VAR_APPEND([NVCC_GENCODE], [" -gencode=arch=compute_$heddle_n,code=sm_$heddle_n"]); heddle_known=$heddle_n
+              AS_CASE([$a], [*+ptx], [AS_VAR_APPEND([NVCC_GENCODE], [" -gencode=arch=compute_$heddle_n,code=compute_$heddle_n"]); heddle_ptx=there])],
              [AC_MSG_NOTICE([nvcc $heddle_cv_nvcc_version cannot target sm_$heddle_n: left out])])
-         done])
+         done
+         dnl an old nvcc: PTX of the last architecture that it knows lets the driver compile for what came after
+         AS_IF([test $heddle_ptx = wanted && test -n "$heddle_known"],
+           [AS_VAR_APPEND([NVCC_GENCODE], [" -gencode=arch=compute_$heddle_known,code=compute_$heddle_known"])
+            AC_MSG_NOTICE([PTX is made for compute_$heddle_known, the last of the list that nvcc $heddle_cv_nvcc_version knows])])])
        AS_IF([test -z "$NVCC_GENCODE"], [heddle_cuda_why="no usable --with-cuda-arch entry"])])
     dnl ---- does nvcc work at all with this host compiler?
     AS_IF([test -z "$heddle_cuda_why"],
@@ -102,11 +107,17 @@ AS_IF([test "x$with_cuda" != xno],
 #include <cuda_runtime.h>
 extern "C" __global__ void k(float *a) { *a *= (float) threadIdx.x; }
 _TKEOF
-       AS_IF([$NVCC $heddle_ccbin $NVCC_GENCODE -fatbin conftest.cu -o conftest.fatbin >&AS_MESSAGE_LOG_FD 2>&1 && test -s conftest.fatbin],
-         [AC_MSG_RESULT([yes])],
-         [AC_MSG_RESULT([no]); heddle_cuda_why="nvcc cannot compile (see config.log)"])
+       dnl a host compiler that is newer than nvcc only preprocesses device code here: tried after the plain way
+       heddle_cuda_why="nvcc cannot compile (see config.log; NVCC_CCBIN=g++-11 names an older host compiler)"
+       for heddle_allow in "" " -allow-unsupported-compiler"; do
+         AS_IF([test -n "$heddle_cuda_why" && $NVCC $heddle_ccbin$heddle_allow $NVCC_GENCODE $NVCCFLAGS -fatbin conftest.cu -o conftest.fatbin >&AS_MESSAGE_LOG_FD 2>&1 && test -s conftest.fatbin],
+           [AC_MSG_RESULT([yes${heddle_allow:+, with$heddle_allow}]); heddle_ccbin=$heddle_ccbin$heddle_allow heddle_cuda_why=])
+       done
+       AS_IF([test -n "$heddle_cuda_why"], [AC_MSG_RESULT([no])])
        AS_IF([test -z "$heddle_cuda_why" && $NVCC $heddle_ccbin $NVCC_GENCODE --compress-mode=size -fatbin conftest.cu -o conftest.fatbin >&AS_MESSAGE_LOG_FD 2>&1],
          [NVCC_COMPRESS=--compress-mode=size])
+       dnl ptxas 11.8 crashes on some kernels for sm_90 when it is to keep line numbers
+       AS_CASE([$heddle_cv_nvcc_version], [11.*], [], [NVCC_LINEINFO=-lineinfo])
        rm -f conftest.cu conftest.fatbin])
     dnl ---- cuDNN
     AS_IF([test -z "$heddle_cuda_why" && test "x$with_cudnn" != xno],
@@ -145,7 +156,7 @@ _TKEOF
        [AC_MSG_ERROR([--with-cuda=$with_cuda: $heddle_cuda_why])])
      NVCC= CUDA_CPPFLAGS= CUDA_LIBS= CUDNN_LIBS= CUDNN_CPPFLAGS= have_cudnn=no have_nvtx=no])
 ],[AS_CASE([$with_cudnn], [auto|no], [], [AC_MSG_ERROR([--with-cudnn needs --with-cuda])])])
-AC_SUBST([NVCC_HOSTFLAGS], [$heddle_ccbin]) AC_SUBST([NVCC_GENCODE]) AC_SUBST([NVCC_COMPRESS]) AC_SUBST([CUDA_CPPFLAGS]) AC_SUBST([CUDA_LIBS]) AC_SUBST([CUDA_RPATH]) AC_SUBST([CUDA_LIBDIR], [$heddle_cuda_libdir])
+AC_SUBST([NVCC_HOSTFLAGS], [$heddle_ccbin]) AC_SUBST([NVCC_GENCODE]) AC_SUBST([NVCC_COMPRESS]) AC_SUBST([NVCC_LINEINFO]) AC_SUBST([CUDA_CPPFLAGS]) AC_SUBST([CUDA_LIBS]) AC_SUBST([CUDA_RPATH]) AC_SUBST([CUDA_LIBDIR], [$heddle_cuda_libdir])
 AC_SUBST([CUDNN_CPPFLAGS]) AC_SUBST([CUDNN_LIBS]) AC_SUBST([CUDA_VERSION_STR]) AC_SUBST([CUDNN_VERSION_STR])
 AM_CONDITIONAL([HAVE_CUDA], [test $have_cuda = yes])
 AM_CONDITIONAL([HAVE_CUDNN], [test $have_cudnn = yes])

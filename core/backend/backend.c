@@ -45,7 +45,7 @@ load_backend (const char *kind, char **file, GError **error)
     {
       GModule *module = g_module_open (*file, G_MODULE_BIND_LOCAL);
       if (!module)
-        g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "backend module cannot be loaded: %s", g_module_error ());
+        g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "backend module cannot be loaded: %s\nhint: it needs the libraries, by major version, that it was built with; LD_LIBRARY_PATH names folders where they are", g_module_error ());
       else if (!g_module_symbol (module, "heddle_backend", &symbol) || ((const HeddleBackend *) symbol)->size != sizeof (HeddleBackend))
         g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "%s: not a backend of this Heddle\nhint: it belongs to another version; reinstall", *file);
       else

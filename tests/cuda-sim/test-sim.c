@@ -12,9 +12,12 @@
 /* The runtime in front of the real one has them; the program is linked with the real one. */
 #define SIM(name) ((__typeof__ (&name)) dlsym (RTLD_DEFAULT, #name))
 
+#define OK(call) g_assert_cmpint (call, ==, cudaSuccess)
+
+#if CUDART_VERSION >= 12080
 static cudaLibrary_t library;
 
-#define OK(call) g_assert_cmpint (call, ==, cudaSuccess)
+static void load (gconstpointer image) { OK (cudaLibraryLoadData (&library, image, NULL, NULL, 0, NULL, NULL, 0)); }
 
 static gconstpointer
 kernel (const char *name)
@@ -23,6 +26,38 @@ kernel (const char *name)
   OK (cudaLibraryGetKernel (&k, library, name));
   return (gconstpointer) k;
 }
+#else
+/* Runtimes before libraries of kernels: the driver's functions, as the module asks for them. */
+static gpointer library;
+
+static void
+entry (const char *name, gpointer function)
+{
+#if CUDART_VERSION >= 12000
+  OK (cudaGetDriverEntryPoint (name, function, cudaEnableDefault, NULL));
+#else
+  OK (cudaGetDriverEntryPoint (name, function, cudaEnableDefault));
+#endif
+}
+
+static void
+load (gconstpointer image)
+{
+  int (*module_load) (gpointer *, gconstpointer) = NULL;
+  entry ("cuModuleLoadData", &module_load);
+  OK (module_load (&library, image));
+}
+
+static gconstpointer
+kernel (const char *name)
+{
+  int (*module_function) (gpointer *, gpointer, const char *) = NULL;
+  gpointer k = NULL;
+  entry ("cuModuleGetFunction", &module_function);
+  OK (module_function (&k, library, name));
+  return k;
+}
+#endif
 
 static void
 run (const char *name, dim3 grid, dim3 block, void **args, size_t shared, cudaStream_t stream)
@@ -347,7 +382,7 @@ main (int argc, char **argv)
 {
   static const guint fatbin[4] = { 0xba55ed50u };
   g_test_init (&argc, &argv, NULL);
-  OK (cudaLibraryLoadData (&library, fatbin, NULL, NULL, 0, NULL, NULL, 0));
+  load (fatbin);
   g_test_add_func ("/sim/kernels", test_kernels);
   g_test_add_func ("/sim/graph", test_graph);
   g_test_add_func ("/sim/failures", test_failures);

@@ -1,10 +1,19 @@
 #!/bin/sh
 # tests/gpu/check.sh: make check-gpu: on a real GPU: every operation against the double-precision reference and PyTorch's tensors by each path, optimizers, training curves, flags,
-# graphs on and off, AMP beside f32; SANITIZE=1 also runs compute-sanitizer over the operations.  Skipped with a reason where there is no GPU.  Prints TAP.
+# graphs on and off, AMP beside f32; SANITIZE=1 also runs compute-sanitizer over the operations by own kernels.  Skipped with a reason where there is no GPU.  Prints TAP.
 . "$HEDDLE_SOURCE/tests/tap.sh"
+# run by hand: the status too says whether all passed
+failed=0
+not_ok () { count=$((count + 1)) failed=1; echo "not ok $count - $1"; }
 "$HEDDLE" doctor 2>&1 | awk '/^backend/ { cuda = /^backend cuda/ } /^plugins/ { exit } cuda' >"$scratch/doctor"
 sed 's/^/# /' "$scratch/doctor"
 if ! grep -q '^ *cuda:[0-9]*: .*compute capability' "$scratch/doctor"; then
+  # a GPU that is there and not reached is no reason to skip
+  if nvidia-smi -L 2>/dev/null | grep '^GPU' >"$scratch/there"; then
+    sed 's/^/# /' "$scratch/there"
+    echo "Bail out! nvidia-smi sees a GPU and Heddle does not: the lines above say why"
+    exit 1
+  fi
   echo "1..0 # SKIP no GPU answers: the lines above say why"
   exit 0
 fi
@@ -37,7 +46,8 @@ for amp in f16 bf16; do
 done
 if [ -n "${SANITIZE-}" ]; then
   for tool in memcheck racecheck initcheck; do
-    check "compute-sanitizer: $tool" compute-sanitizer --tool $tool --error-exitcode 9 "$HEDDLE_BUILD/tests/reference/test-ops" --tap -k
+    check "compute-sanitizer: $tool" env HEDDLE_CUDA_PATH=own compute-sanitizer --target-processes all --tool $tool --error-exitcode 9 "$HEDDLE_BUILD/tests/reference/test-ops" --tap -k
   done
 fi
 plan
+exit $failed

@@ -67,10 +67,17 @@ cuda_fail (const char *call, int status, const char *name, const char *reason, c
   return FALSE;
 }
 
+/* From CUDA 12 on cudaSetDevice makes the device's context this thread's; before, the next call of the runtime does, and a launch through the driver is none. */
 gboolean
 cuda_use (CudaDevice *device, GError **error)
 {
-  return CUDA (cudaSetDevice (device->index), NULL, error);
+  gboolean ok = CUDA (cudaSetDevice (device->index), NULL, error);
+#if CUDART_VERSION < 12000
+  static _Thread_local int current = -1;
+  ok = ok && (current == device->index || CUDA (cudaFree (NULL), NULL, error));
+  current = ok ? device->index : -1;
+#endif
+  return ok;
 }
 
 gpointer

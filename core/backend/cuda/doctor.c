@@ -34,7 +34,8 @@ add_libraries (GPtrArray *lines)
   cudaDriverGetVersion (&driver);
   for (guint i = 0; i < 3; i++)
     cublasGetProperty (kinds[i], &part[i]);
-  add (lines, "CUDA runtime: %d.%d, built with %d.%d (%s)", runtime / 1000, runtime % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, file_of ((gconstpointer) cudaRuntimeGetVersion));
+  g_autofree char *version = runtime ? g_strdup_printf ("%d.%d", runtime / 1000, runtime % 1000 / 10) : g_strdup ("unknown without a driver");     /* that of CUDA 11 does not say */
+  add (lines, "CUDA runtime: %s, built with %d.%d (%s)", version, CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, file_of ((gconstpointer) cudaRuntimeGetVersion));
   add (lines, "cuBLAS: %d.%d.%d (%s)", part[0], part[1], part[2], file_of ((gconstpointer) cublasGetProperty));
   g_autofree char *dnn = cuda_dnn_describe ();
   add (lines, "cuDNN: %s", dnn);

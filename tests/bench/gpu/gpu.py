@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Heddle beside PyTorch on this machine's GPU, the same techniques on both sides, and the ablation of flags, AMP and loader.  Prints Markdown; one command, inside 8 minutes.
 
-Contenders of a row take turns; a ratio is taken within the row's rounds.  What did not fit into --budget seconds is listed as left out, never silently."""
+A ratio is taken within a round.  When time is short, later rounds are dropped first, then the second ablation, then torch.compile of the last rows: it may compile for a minute
+each.  What did not fit into --budget seconds is listed as left out, never silently.  Tables are printed when it ends, however it ends; --json is written after each measurement."""
 import argparse
 import json
 import os
 import random
 import re
+import signal
 import statistics
 import struct
 import subprocess
@@ -32,10 +34,10 @@ class Row:
 ROWS = dict(
     resnet50=Row('ResNet-50 224x224 b256', 256, 1.2, 1.0, 6 * 4.09e9, 1024),
     gpt2=Row('GPT-2 124M b16 x 1024', 16, 1.2, 1.0, 1024 * (6 * 124.4e6 + 12 * 12 * 768 * 1024), 256),
-    resnet18=Row('ResNet-18 224x224 b256', 256, 1.2, 1.0, 6 * 1.82e9, 1024),
-    resnet20=Row('ResNet-20 32x32 b512', 512, 1.2, 1.0, 6 * 41e6, 16384),
     lenet=Row('LeNet-5 b64', 64, 5, 1.0, 6 * 0.42e6, 8192),
     mlp=Row('MLP 784-512-256-10 b64', 64, 5, 1.0, 6 * 0.54e6, 8192),
+    resnet18=Row('ResNet-18 224x224 b256', 256, 1.2, 1.0, 6 * 1.82e9, 1024),
+    resnet20=Row('ResNet-20 32x32 b512', 512, 1.2, 1.0, 6 * 41e6, 16384),
 )
 # dense bf16 FLOP/s by the vendor's datasheets; another GPU shows no share
 PEAKS = (('H200', 989e12), ('H100 PCIe', 756e12), ('H100', 989e12), ('A100', 312e12), ('L40S', 362e12), ('RTX 4090', 165e12), ('RTX 3090', 71e12), ('A10', 125e12))
@@ -58,6 +60,9 @@ def options():
     ap.add_argument('--no-ablation', action='store_true')
     ap.add_argument('--json')
     opt = ap.parse_args()
+    for name in opt.rows.split(','):
+        if name not in ROWS:
+            ap.error(f'--rows: no row "{name}"; there are {", ".join(ROWS)}')
     opt.end = time.monotonic() + opt.budget
     return opt
 
@@ -89,8 +94,11 @@ def make_data(opt, folder, name):
             f.write(struct.pack('<I', source.randrange(classes)) + source.randbytes(count))
 
 
-def environment(opt):
+def environment(opt, command):
+    """PyTorch runs with the libraries it brings, not with those that a bundle's env.sh found for Heddle."""
     env = dict(os.environ)
+    if command[0] == opt.torch and 'HEDDLE_OUTER_LIBRARY_PATH' in env:
+        env['LD_LIBRARY_PATH'] = env['HEDDLE_OUTER_LIBRARY_PATH']
     if opt.programs:
         env['HEDDLE_PLUGIN_PATH'] = os.path.join(opt.programs, '.libs') + ':' + opt.programs
     return env
@@ -99,7 +107,7 @@ def environment(opt):
 def run(opt, command):
     """Its output, or the last line of its errors."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(opt), timeout=max(1, min(opt.limit, opt.end - time.monotonic())))
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(opt, command), timeout=max(1, min(opt.limit, opt.end - time.monotonic())))
     except subprocess.TimeoutExpired:
         return None, 'not ready in time'
     lines = done.stderr.strip().splitlines() or [f'status {done.returncode}']
@@ -168,46 +176,81 @@ def late(opt, seconds):
     return time.monotonic() + seconds > opt.end
 
 
-def train_row(opt, name, folder, peak, record):
+def save(opt, record, **facts):
+    if opt.json:
+        with open(opt.json + '.tmp', 'w') as f:
+            json.dump(dict(**facts, amp=opt.amp, results=record), f, indent=1)
+        os.replace(opt.json + '.tmp', opt.json)
+
+
+def measure_round(opt, name, folder, who, found, keep):
+    """A turn of the contenders WHO in a row; one that failed once is not tried again."""
     contenders = dict(heddle=lambda: heddle(opt, name, folder, opt.amp), eager=lambda: peer(opt, name, folder, opt.amp), compiled=lambda: peer(opt, name, folder, opt.amp, compiled=True))
-    found = {c: [] for c in contenders}
-    for i in range(opt.rounds):
-        for c, measure in contenders.items():
-            if late(opt, 2 * opt.seconds) or (i and 'failed' in found[c][-1]):
-                found[c].append(dict(failed='left out: no time' if late(opt, 2 * opt.seconds) else found[c][-1]['failed']))
-            else:
-                found[c].append(measure())
-            record.append(dict(row=name, round=i, who=c, result=found[c][-1]))
-            print(f'{name}: {c}, round {i + 1}: {rate(found[c][-1]) or found[c][-1].get("failed")}', file=sys.stderr, flush=True)
-    rates = {c: [rate(r) for r in rs] for c, rs in found.items()}
+    for c in who:
+        results = found.setdefault(c, [])
+        failed = next((r['failed'] for r in results if 'failed' in r), None)
+        results.append(dict(failed=failed) if failed else dict(failed='left out: no time') if late(opt, 2 * opt.seconds) else contenders[c]())
+        keep(dict(row=name, round=len(results) - 1, who=c, result=results[-1]))
+        print(f'{name}: {c}, round {len(results)}: {rate(results[-1]) or results[-1].get("failed")}', file=sys.stderr, flush=True)
+
+
+def print_row(name, found, peak):
+    rates = {c: [rate(r) for r in found.get(c, [])] for c in ('heddle', 'eager', 'compiled')}
     row = ROWS[name]
-    used = [memory(found[c][0]) for c in ('heddle', 'eager')]
+    used = [next((memory(r) for r in found.get(c, []) if 'failed' not in r), None) for c in ('heddle', 'eager')]
     print(f'| {row.title} | {middle(rates["heddle"])} | {middle(rates["eager"])} | {ratio(rates["heddle"], rates["eager"])} | {against(row.eager, rates["heddle"], rates["eager"])} | '
           f'{middle(rates["compiled"])} | {ratio(rates["heddle"], rates["compiled"])} | {against(row.compiled, rates["heddle"], rates["compiled"])} | {share(name, rates["heddle"], peak)} | '
           f'{share(name, rates["eager"], peak)} | {" / ".join(f"{m:,.0f}" if m else "-" for m in used)} |', flush=True)
-    for c, results in found.items():
-        for reason in {r['failed'] for r in results if 'failed' in r}:
-            print(f'\nNote, {name}, {c}: {reason}\n', flush=True)
 
 
-def ablation(opt, name, folder, record):
+def print_notes(rows, found):
+    for name in rows:
+        for c in ('heddle', 'eager', 'compiled'):
+            failures = [r['failed'] for r in found[name].get(c, [dict(failed='left out: no time')]) if 'failed' in r]
+            for reason in sorted(set(failures)):
+                print(f'\nNote, {name}, {c}, {failures.count(reason)} of {max(1, len(found[name].get(c, [])))} rounds: {reason}', flush=True)
+
+
+def measure_ablation(opt, name, folder, found, keep):
     """Strict f32 first; then PyTorch's defaults on the same machine, so that each ratio names its baseline."""
-    ours = {}
+    found.update(ours={}, theirs={}, bench='left out: no time')
+
+    def measure(side, label, how):
+        found[side][label] = dict(failed='left out: no time') if late(opt, 2 * opt.seconds) else how()
+        keep(dict(ablation=name, who=label, result=found[side][label]))
+        print(f'{name}: {label}: {rate(found[side][label]) or found[side][label].get("failed")}', file=sys.stderr, flush=True)
     for label, amp, tuned in (('strict f32', 'f32', False), ('flags: TF32 and autotuning', 'f32', True), (f'flags and AMP {opt.amp}', opt.amp, True)):
-        ours[label] = dict(failed='left out: no time') if late(opt, opt.seconds) else heddle(opt, name, folder, amp, tuned)
-    theirs = {}
+        measure('ours', label, lambda: heddle(opt, name, folder, amp, tuned))
     for label, amp, plain in (('PyTorch strict f32', 'f32', 'tf32,benchmark,channels_last,fused'), ('PyTorch, TF32 and autotuning', 'f32', 'channels_last,fused'), (f'PyTorch tuned, {opt.amp}', opt.amp, '')):
-        theirs[label] = dict(failed='left out: no time') if late(opt, opt.seconds) else peer(opt, name, folder, amp, plain=plain)
-    print(f'\n### What each technique gains: {ROWS[name].title}\n\n| | samples/s | over strict f32 of the same program | GPU memory, MiB |\n| --- | --- | --- | --- |')
-    for side in (ours, theirs):
-        base = rate(next(iter(side.values())))
-        for label, result in side.items():
-            record.append(dict(ablation=name, who=label, result=result))
-            r, m = rate(result), memory(result)
-            print(f'| {label} | {r:,.0f} | {f"{r / base:.2f}" if base else "-"} | {f"{m:,.0f}" if m else "-"} |' if r else f'| {label} | {result["failed"]} | - | - |', flush=True)
+        measure('theirs', label, lambda: peer(opt, name, folder, amp, plain=plain))
     if not late(opt, 20):
-        text, error = run(opt, [opt.heddle, 'bench', os.path.join(HERE, 'train.lua'), '--ablate', '--repeats', '3', '--seconds', str(opt.seconds / 4), *heddle_args(opt, name, folder, opt.amp, True)])
-        print('\n    heddle bench tests/bench/gpu/train.lua --ablate\n\n' + '\n'.join('    ' + line for line in (text or error).splitlines()), flush=True)
+        command = [opt.heddle, 'bench', os.path.join(HERE, 'train.lua'), '--ablate', '--repeats', '3', '--seconds', str(opt.seconds / 4), *heddle_args(opt, name, folder, opt.amp, True)]
+        text, error = run(opt, command)
+        found['bench'] = text or error
+        keep(dict(ablation=name, who='heddle bench --ablate', text=found['bench']))
+
+
+def print_ablation(name, found):
+    print(f'\n### What each technique gains: {ROWS[name].title}\n\n| | samples/s | over strict f32 of the same program | GPU memory, MiB |\n| --- | --- | --- | --- |')
+    for side in ('ours', 'theirs'):
+        base = rate(next(iter(found[side].values()), {}))
+        for label, result in found[side].items():
+            r, m = rate(result), memory(result)
+            print(f'| {label} | {r:,.0f} | {f"{r / base:.2f}" if base else "-"} | {f"{m:,.0f}" if m else "-"} |' if r else f'| {label} | {result["failed"]} | - | - |')
+    print('\n    heddle bench tests/bench/gpu/train.lua --ablate\n\n' + '\n'.join('    ' + line for line in found['bench'].splitlines()), flush=True)
+
+
+def measure_all(opt, folder, rows, found, ablations, keep):
+    """The first round with the ablations in between, then rounds that only make the numbers surer."""
+    ablated = [] if opt.no_ablation else [name for name in ABLATED if name in rows]
+    for name in rows:
+        make_data(opt, folder, name)
+    for i in range(opt.rounds):
+        for half, who in enumerate((('heddle', 'eager'), ('compiled',))):
+            for name in rows:
+                measure_round(opt, name, folder, who, found[name], keep)
+            for name in ablated[half:half + 1] if not i else ():
+                measure_ablation(opt, name, folder, ablations.setdefault(name, {}), keep)
 
 
 def facts(opt):
@@ -220,27 +263,36 @@ def facts(opt):
     return driver or 'no NVIDIA driver', '; '.join(wanted), (theirs or '?').strip()
 
 
-def main(opt):
-    record, (driver, ours, theirs) = [], facts(opt)
+def print_all(opt, rows, found, ablations, driver, ours, theirs):
     peak = next((p for n, p in PEAKS if n in driver), None)
-    print(f'{time.strftime("%Y-%m-%d")}; {driver}; Heddle: {ours}; PyTorch {theirs}; {opt.amp}; {opt.rounds} rounds, medians [smallest-largest].')
+    print(f'{time.strftime("%Y-%m-%d")}; {driver}; Heddle: {ours}; PyTorch {theirs}; {opt.amp}; up to {opt.rounds} rounds, medians [smallest-largest].')
     if opt.small:
         print('\n**--small: these numbers show that the benchmark runs, nothing else.**')
     print('\nRatio: Heddle over PyTorch with the same techniques. Share: of the datasheet\'s dense bf16 rate.\n')
     print('| training, samples/s | Heddle | PyTorch eager | ratio | target | torch.compile | ratio | target | share, Heddle | share, eager | GPU memory MiB, Heddle / eager |')
-    print('| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |', flush=True)
+    print('| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |')
+    for name in rows:
+        print_row(name, found[name], peak)
+    print_notes(rows, found)
+    for name, ablation in ablations.items():
+        print_ablation(name, ablation)
+
+
+def main(opt):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))
+    rows, record, ablations, (driver, ours, theirs) = opt.rows.split(','), [], {}, facts(opt)
+    found = {name: {} for name in rows}
+
+    def keep(result):
+        record.append(result)
+        save(opt, record, driver=driver, heddle=ours, torch=theirs)
+
     with tempfile.TemporaryDirectory() as folder:
         try:
-            for name in opt.rows.split(','):
-                make_data(opt, folder, name)
-                train_row(opt, name, folder, peak, record)
-            for name in ABLATED:
-                if name in opt.rows.split(',') and not opt.no_ablation:
-                    ablation(opt, name, folder, record)
+            measure_all(opt, folder, rows, found, ablations, keep)
         finally:
-            if opt.json:
-                with open(opt.json, 'w') as f:
-                    json.dump(dict(driver=driver, heddle=ours, torch=theirs, amp=opt.amp, results=record), f, indent=1)
+            print_all(opt, rows, found, ablations, driver, ours, theirs)
 
 
 if __name__ == '__main__':
