@@ -1,5 +1,6 @@
 /* cli/common.c: parsing, scripts and error texts, the same for every verb.  Must not know any verb. */
 #include "cli/cli.h"
+#include "base/memory.h"
 
 #include <string.h>
 
@@ -67,7 +68,7 @@ heddle_script_entries (HeddleScriptCommand *c)
     { "unrestricted", 0, 0, G_OPTION_ARG_NONE, &c->unrestricted, "Run the script with all of Lua and without limits", NULL },
     { 0 },
   };
-  return g_memdup2 (entries, sizeof entries);
+  return heddle_memdup (entries, sizeof entries);
 }
 
 gboolean

@@ -1,5 +1,6 @@
 /* pipeline/profile.c: sums, spans and the trace file (Chrome's trace event format, which Perfetto reads).  Must not know the run loop. */
 #include "pipeline/profile.h"
+#include "base/memory.h"
 
 #include <errno.h>
 #include <glib/gstdio.h>
@@ -152,7 +153,7 @@ snapshot (HeddleTrace *trace, gint64 *origin, guint *lost)
     {
       const HeddleTrack *track = heddle_trace_nth (trace, i);
       copies[i].n = (guint) g_atomic_int_get (&track->count);
-      copies[i].spans = g_memdup2 (track->spans, copies[i].n * sizeof (HeddleSpan));
+      copies[i].spans = heddle_memdup (track->spans, copies[i].n * sizeof (HeddleSpan));
       *lost += track->lost;
       if (copies[i].n)
         {

@@ -1,5 +1,6 @@
 /* program/builder.c: fills a program: values, operations, autocast, the first error kept.  Must not know backends. */
 #include "program/builder.h"
+#include "base/memory.h"
 #include "program/program.h"
 #include "program/rules.h"
 #include "base/random.h"
@@ -257,7 +258,7 @@ op_new (Builder *b, const HeddleOpInfo *info, const char *name, HeddleValue *con
   op->phase = b->phase;
   op->n_in = n;
   op->n_out = info->n_out;
-  op->in = g_memdup2 (inputs, n * sizeof *inputs);
+  op->in = heddle_memdup (inputs, n * sizeof *inputs);
   op->out = g_new0 (HeddleValue *, MAX (info->n_out, 1));
   op->attr = copy_attr (info, attr, attr_size);
   return op;

@@ -1,6 +1,7 @@
 /* program/recompute.c: activation checkpointing: what backward needs of the inside of a block is computed again instead of being kept.
  * Must not know backends.  The rule of what a block is, and of what is kept, stands in program.h. */
 #include "program/builder.h"
+#include "base/memory.h"
 
 #include <string.h>
 
@@ -167,7 +168,7 @@ find_wanted (Pass *s)
 static HeddleValue *
 copy_value (Pass *s, const HeddleValue *v, HeddleOp *producer)
 {
-  HeddleValue *copy = g_memdup2 (v, sizeof *v);
+  HeddleValue *copy = heddle_memdup (v, sizeof *v);
   copy->id = s->program->values->len;
   copy->name = g_strdup (v->name);
   copy->producer = producer;
@@ -186,10 +187,10 @@ seen (const Pass *s, HeddleValue *v)
 static HeddleOp *
 copy_op (Pass *s, const HeddleOp *op)
 {
-  HeddleOp *copy = g_memdup2 (op, sizeof *op);
+  HeddleOp *copy = heddle_memdup (op, sizeof *op);
   copy->name = g_strdup (op->name);
   copy->scope = g_strdup (op->scope);
-  copy->attr = g_memdup2 (op->attr, op->info->attr_size);
+  copy->attr = heddle_memdup (op->attr, op->info->attr_size);
   copy->phase = HEDDLE_PHASE_BACKWARD;
   copy->again = TRUE;
   copy->in = g_new0 (HeddleValue *, MAX (op->n_in, 1));

@@ -1,5 +1,6 @@
 /* program/variables.c: named memory that programs share, its groups and its first numbers.  Must not know where it is stored. */
 #include "program/program.h"
+#include "base/memory.h"
 #include "base/random.h"
 #include "tensor/tensors.h"
 
@@ -113,7 +114,7 @@ heddle_variables_table (HeddleVariables *vars, const char *name, const HeddleSha
   if (v)
     {
       g_free (v->numbers);
-      v->numbers = g_memdup2 (numbers, (gsize) heddle_shape_count (shape) * sizeof (float));
+      v->numbers = heddle_memdup (numbers, (gsize) heddle_shape_count (shape) * sizeof (float));
       v->saved = FALSE;
     }
   return v;

@@ -1,6 +1,7 @@
 /* cuda-chain/test-disk-cache.c: what is kept on disk comes back or is made again: hit, miss, damage of every kind, a folder that cannot be written, several processes at once, too much of it.
  * Must not know the form of the files beyond their being files. */
 #include "backend/cuda/disk-cache.h"
+#include "base/memory.h"
 #include "backend/cuda/rtc.h"
 
 #include <fcntl.h>
@@ -66,7 +67,7 @@ test_damaged (void)
   const gsize cuts[] = { 0, 1, 10, 60, 79, 80, 81, n - 1 }, flips[] = { 0, 5, 20, 70, 79, 80, 1000, n - 1 };
   for (guint i = 0; i < 2 * G_N_ELEMENTS (cuts); i++)
     {
-      g_autofree char *bad = g_memdup2 (good, n);
+      g_autofree char *bad = heddle_memdup (good, n);
       gboolean cut = i < G_N_ELEMENTS (cuts);
       gsize flip = flips[i % G_N_ELEMENTS (flips)];
       if (!cut)

@@ -3,6 +3,7 @@
  * Rules of exact operations (SGD, RMSprop, Lion) end in the same bits.  Clipping sums squares, LAMB norms, and the bias corrections of AdamW and LAMB use
  * expm1, which the cpu device computes in its own ways: there NEAR bounds the difference, relative to the largest number of the buffer. */
 #include "host.h"
+#include "base/memory.h"
 
 #include "stage/stage.h"
 #include "tensor/tensors.h"
@@ -186,7 +187,7 @@ test_case (gconstpointer data)
     {
       HeddleVariable *p = heddle_variables_nth_group (r->vars, 0)->param;
       gsize bytes = sizeof (float) * (gsize) p->group->n;
-      g_autofree float *before = g_memdup2 (exec_variable (r->exec, p), bytes);
+      g_autofree float *before = heddle_memdup (exec_variable (r->exec, p), bytes);
       set_gradients (r, step);
       g_assert_true (device->iface->run (r->plan, NULL, NULL));
       exec_run (r->exec);

@@ -1,6 +1,7 @@
 /* cudnn-deviceless/fake-cudnn.c: a cuDNN for the simulated device that computes: descriptors are read back into a graph, and running a plan interprets it on the device's memory, in the
  * order of its stream.  It supports what the real one does not refuse for its layout.  Must not share code with whoever makes descriptors. */
 #include "cuda-sim/fake.h"
+#include "base/memory.h"
 #include "cudnn-deviceless/interpret.h"
 #include "tensor/tensors.h"
 
@@ -373,7 +374,7 @@ static int
 run_job (const void *data)
 {
   const Job *job = data;
-  CudaDnnGraph *g = g_memdup2 (job->graph, sizeof *g);
+  CudaDnnGraph *g = heddle_memdup (job->graph, sizeof *g);
   double *memory[DNN_MAX_TENSORS];
   g_autofree char *why = NULL;
   gboolean ok;
@@ -499,7 +500,7 @@ cudnnBackendSetAttribute (cudnnBackendDescriptor_t d, cudnnBackendAttributeName_
 {
   Thing *t = d;
   Attribute *a = g_new0 (Attribute, 1);
-  *a = (Attribute) { n, (gsize) n * size_of (type), g_memdup2 (values, (gsize) n * size_of (type)) };
+  *a = (Attribute) { n, (gsize) n * size_of (type), heddle_memdup (values, (gsize) n * size_of (type)) };
   g_assert (!t->finished);
   g_hash_table_insert (t->attributes, GINT_TO_POINTER (name), a);
   return CUDNN_STATUS_SUCCESS;
@@ -517,7 +518,7 @@ cudnnBackendFinalize (cudnnBackendDescriptor_t d)
   else if (t->type == CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR)
     from = link_of (t, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG);
   if (from)
-    t->graph = g_memdup2 (from->graph, sizeof *from->graph);
+    t->graph = heddle_memdup (from->graph, sizeof *from->graph);
   t->finished = TRUE;
   return CUDNN_STATUS_SUCCESS;
 }
@@ -538,7 +539,7 @@ cudnnBackendGetAttribute (cudnnBackendDescriptor_t const d, cudnnBackendAttribut
       *n = ENGINES;
       for (gint i = 0; i < MIN (room, ENGINES); i++)
         {
-          things[i]->graph = g_memdup2 (t->graph, sizeof *t->graph);
+          things[i]->graph = heddle_memdup (t->graph, sizeof *t->graph);
           things[i]->engine = i;
         }
       break;

@@ -1,5 +1,6 @@
 /* cudnn-deviceless/models.c: programs of our models, built by their plugins as training builds them, without a device. */
 #include "models.h"
+#include "base/memory.h"
 #include "pipeline/internal.h"
 #include "script/script.h"
 
@@ -48,7 +49,7 @@ collect (const HeddleProgram *p, Mode mode, const char *model, GHashTable *seen,
               Wanted w = { m.graph, mode, model };
               if (g_hash_table_add (seen, g_steal_pointer (&key)))
                 {
-                  g_ptr_array_add (all, g_memdup2 (&w, sizeof w));
+                  g_ptr_array_add (all, heddle_memdup (&w, sizeof w));
                   m.graph = NULL;
                 }
             }

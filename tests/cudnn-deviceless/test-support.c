@@ -3,6 +3,7 @@
  * three or four graphs of each kind for each device and writes the table to the build folder, HEDDLE_LONG_TESTS=all all 2000 for each (hours); else each kind of graph is built
  * once, the devices taking turns. */
 #include "config.h"
+#include "base/memory.h"
 #include "models.h"
 
 #ifdef HAVE_CUDNN
@@ -85,7 +86,7 @@ static void
 build_one (CudaDnn *const dnn[N_MODES], const Wanted *w, Count *count, const char *name)
 {
   GError *error = NULL;
-  g_autoptr (CudaDnnPlan) plan = cuda_dnn_build (dnn[w->mode], g_memdup2 (w->graph, sizeof *w->graph), &error);
+  g_autoptr (CudaDnnPlan) plan = cuda_dnn_build (dnn[w->mode], heddle_memdup (w->graph, sizeof *w->graph), &error);
   g_assert_no_error (error);
   count->asked++;
   count->built += plan != NULL;
@@ -371,7 +372,7 @@ test_cache_damaged (void)
   g_assert_true (g_file_get_contents (files->pdata[0], &good, &n, NULL));
   for (guint damage = 0; damage < 3; damage++)
     {
-      g_autofree char *bad = g_memdup2 (good, n);
+      g_autofree char *bad = heddle_memdup (good, n);
       bad[n / 2] ^= damage == 1;
       g_assert_true (damage == 2 ? g_file_set_contents (files->pdata[0], foreign, (gssize) n_foreign, NULL) : g_file_set_contents (files->pdata[0], bad, (gssize) (damage ? n : n / 2), NULL));
       g_assert_false (hit ("sm_90", flags, 768));

@@ -5,6 +5,7 @@
 #include <zlib.h>
 
 #include "plugin/registry.h"
+#include "base/memory.h"
 
 static HeddleRegistry *registry;
 static char *folder;
@@ -154,7 +155,7 @@ test_idx_gz_damage (void)
     {
       HeddleDatasetInfo info;
       GError *error = NULL;
-      g_autofree char *bad = g_memdup2 (bytes, n);
+      g_autofree char *bad = heddle_memdup (bytes, n);
       bad[n / 2] = (char) (bad[n / 2] ^ (way ? 0x55 : 0));
       g_assert_true (g_file_set_contents (packed, bad, (gssize) (way ? n : n / 2), NULL));
       g_autoptr (HeddleInstance) set = make ("idx", "root=.");

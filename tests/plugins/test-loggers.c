@@ -133,7 +133,7 @@ test_progress (void)
     }
   else
     {
-      g_test_trap_subprocess (NULL, 0, G_TEST_SUBPROCESS_DEFAULT);
+      g_test_trap_subprocess (NULL, 0, 0);
       g_test_trap_assert_passed ();
       g_test_trap_assert_stdout ("*the header\n?E2 B50? loss=0.5000 acc=0.750 1234 samples/s\n?E2 B50? loss=0.5000 acc=0.750 1234 samples/s skip=2 wait=25% (convert)\n"
                                  "?E2 end? loss=0.5000 lr=0.05 1234 samples/s skip=2 scale=65536 wait=25% (convert) after 2s\n*");

@@ -1,6 +1,7 @@
 /* tests/reference/test-ops.c: every operation: a backend (HEDDLE_TEST_DEVICE, the cpu's by default) against the double-precision reference, forward and backward, and the
  * reference's gradients against finite differences of itself.  Shapes are multiples of nothing, and multiples of a block too. */
 #include "backend/backend.h"
+#include "base/memory.h"
 #include "base/random.h"
 #include "plugins/swish.h"
 #include "device.h"
@@ -218,7 +219,7 @@ check_differences (const char *what, Built built, double **numbers, const Input 
       gint64 count = heddle_shape_count (&in[i].shape);
       HeddleValue *v = p->outputs->pdata[output];
       g_assert_true (heddle_shape_equal (&v->shape, &in[i].shape));
-      g_autofree double *gradient = g_memdup2 (reference_value (reference, v), (gsize) count * sizeof (double));
+      g_autofree double *gradient = heddle_memdup (reference_value (reference, v), (gsize) count * sizeof (double));
       for (gint64 k = 0; k < count; k += MAX (1, count / 23))
         {
           const double h = 1e-5;

@@ -1,5 +1,6 @@
 /* cpu/compile.c: from a program to steps with layouts and one arena.  Must not know what a kernel computes. */
 #include "cpu.h"
+#include "base/memory.h"
 #include "tensor/tensors.h"
 
 #include <omp.h>
@@ -76,7 +77,7 @@ cpu_keep_layout (CpuPlan *plan, const Layout *layout)
       kept = plan->layouts->pdata[i];
   if (!kept)
     {
-      kept = g_memdup2 (layout, sizeof *layout);
+      kept = heddle_memdup (layout, sizeof *layout);
       g_ptr_array_add (plan->layouts, (gpointer) kept);
     }
   return kept;
@@ -95,7 +96,7 @@ cpu_adopt_layout (CpuCompiler *c, HeddleVariable *v, const Layout *layout)
 {
   if (v->role == HEDDLE_ROLE_PARAM && !v->layout && !v->data && layout && layout->kind != LAYOUT_BLOCKED)
     {
-      const Layout *own = layout == &cpu_plain ? layout : g_memdup2 (layout, sizeof *layout);
+      const Layout *own = layout == &cpu_plain ? layout : heddle_memdup (layout, sizeof *layout);
       if (own != &cpu_plain)
         g_ptr_array_add (c->device->layouts, (gpointer) own);
       v->layout = (gpointer) own;

@@ -1,5 +1,6 @@
 /* cpu/device.c: the cpu device: opening, memory of variables, running plans.  Must not know operations. */
 #include "cpu.h"
+#include "base/memory.h"
 #include "base/trace.h"
 #include "tensor/tensors.h"
 
@@ -213,7 +214,7 @@ device_read (HeddleDevice *device, HeddleVariable *v, HeddleTensor *t, GError **
   gboolean ok = check_tensor (v, t, error);
   if (ok && (is_turned (v) || is_flat (v)))
     {
-      g_autofree float *plain = is_flat (v) ? g_memdup2 (v->data, n * sizeof *plain) : g_new (float, n);
+      g_autofree float *plain = is_flat (v) ? heddle_memdup (v->data, n * sizeof *plain) : g_new (float, n);
       ok = is_flat (v) ? reorder_windows (CPU (device), v, plain, TRUE, error) : reorder_weight (CPU (device), v, plain, TRUE, error);
       heddle_convert (t->dtype, t->data, HEDDLE_F32, plain, n);
     }

@@ -1,5 +1,6 @@
 /* cpu/elementwise.c: a chain of elementwise operations as one loop over strips in the first-level cache.  Must not know layouts beyond their equality. */
 #include "cpu.h"
+#include "base/memory.h"
 #include "vecmath.h"
 #include "base/random.h"
 #include "tensor/tensors.h"
@@ -281,7 +282,7 @@ typedef struct
 static guint
 add_operand (Loop *l, Operand o)
 {
-  g_ptr_array_add (l->operands, g_memdup2 (&o, sizeof o));
+  g_ptr_array_add (l->operands, heddle_memdup (&o, sizeof o));
   return l->operands->len - 1;
 }
 

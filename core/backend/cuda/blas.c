@@ -1,6 +1,7 @@
 /* cuda/blas.c: matrix products through cuBLASLt: descriptors, the choice of an algorithm, epilogues.  Must not know how steps are placed or run.
  * Everything is column-major here, as the library is: a row-major matrix (R, C) is its transpose (C, R). */
 #include "blas.h"
+#include "base/memory.h"
 
 #include <cublasLt.h>
 #include <string.h>
@@ -277,7 +278,7 @@ choose (CudaDevice *device, Blas *blas, Product *p, const HeddleOp *op, GError *
           choice->workspace = n > 0 ? results[best].workspaceSize : 0;
           if (timed && n > 1)
             g_snprintf (choice->text, sizeof choice->text, "candidate %d of %d, %.1f us", best + 1, n, (double) ms / 3 * 1000);
-          g_hash_table_insert (blas->choices, g_memdup2 (&p->shape, sizeof p->shape), choice);
+          g_hash_table_insert (blas->choices, heddle_memdup (&p->shape, sizeof p->shape), choice);
         }
     }
   return choice;

@@ -1,5 +1,6 @@
 /* cuda/chain-steps.c: runs of elementwise operations as steps of a plan, each one launch of a generated kernel.  Must not know how sources are written. */
 #include "chain-steps.h"
+#include "base/memory.h"
 
 #include "chain.h"
 
@@ -195,7 +196,7 @@ copy_of (const HeddleVariable *variable, gpointer data)
       CudaOperand target = cuda_shadow_target (copies->c, (HeddleVariable *) variable, dtypes[i]);
       if (target.where != CUDA_NOWHERE)
         {
-          o = g_memdup2 (&target, sizeof target);
+          o = heddle_memdup (&target, sizeof target);
           g_hash_table_insert (copies->copies, (gpointer) variable, o);
         }
     }

@@ -1,6 +1,7 @@
 /* cuda/custom-steps.c: operations that plugins bring, as steps: the source compiled for the device at hand, launched by the grid its author asks for.
  * Must not know what they compute. */
 #include "custom-steps.h"
+#include "base/memory.h"
 
 #include "chain-steps.h"
 #include "custom.h"
@@ -94,7 +95,7 @@ emit (CudaCompiler *c, const HeddleOp *op, const Custom *custom)
     cuda_step_in (step, in[i]);
   for (guint i = 0; i < op->n_out; i++)
     cuda_step_out (c, step, op->out[i], dtype_of (op->out[i]), CUDA_ROWS, FALSE);
-  cuda_step_data (step, g_memdup2 (custom, sizeof *custom), g_free);
+  cuda_step_data (step, heddle_memdup (custom, sizeof *custom), g_free);
 }
 
 gboolean

@@ -1,5 +1,6 @@
 /* cuda/device.c: the cuda device: opening, flags, memory of variables and of the host.  Must not know operations. */
 #include "cuda.h"
+#include "base/memory.h"
 #include "ranges.h"
 #include "tensor/tensors.h"
 
@@ -206,7 +207,7 @@ turn (const HeddleVariable *v, gboolean to_rows, char *numbers)
       if (cuda_variable_layout (window) == CUDA_CHANNELS_LAST)
         {
           char *at = numbers + (params ? (gsize) window->offset * size : 0);
-          g_autofree char *copy = g_memdup2 (at, (gsize) heddle_shape_count (&window->shape) * size);
+          g_autofree char *copy = heddle_memdup (at, (gsize) heddle_shape_count (&window->shape) * size);
           permute (&window->shape, size, to_rows, copy, at);
         }
     }

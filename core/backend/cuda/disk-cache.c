@@ -1,5 +1,6 @@
 /* cuda/disk-cache.c: files with a checksum in the user's cache folder, written whole or not at all.  Must not know what the bytes mean. */
 #include "disk-cache.h"
+#include "base/memory.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -98,7 +99,7 @@ list_folder (const char *folder, GPtrArray *list)
       Kept kept = { g_build_filename (folder, name, NULL), 0, 0 };
       gboolean file = look (kept.path, &kept.used, &kept.bytes);
       if (file && g_str_has_suffix (name, ".bin"))
-        g_ptr_array_add (list, g_memdup2 (&kept, sizeof kept));
+        g_ptr_array_add (list, heddle_memdup (&kept, sizeof kept));
       else
         {
           if (file && strstr (name, ".bin.") && kept.used < hour_ago)

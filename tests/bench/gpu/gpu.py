@@ -221,7 +221,8 @@ def measure_ablation(opt, name, folder, found, keep):
         print(f'{name}: {label}: {rate(found[side][label]) or found[side][label].get("failed")}', file=sys.stderr, flush=True)
     for label, amp, tuned in (('strict f32', 'f32', False), ('flags: TF32 and autotuning', 'f32', True), (f'flags and AMP {opt.amp}', opt.amp, True)):
         measure('ours', label, lambda: heddle(opt, name, folder, amp, tuned))
-    for label, amp, plain in (('PyTorch strict f32', 'f32', 'tf32,benchmark,channels_last,fused'), ('PyTorch, TF32 and autotuning', 'f32', 'channels_last,fused'), (f'PyTorch tuned, {opt.amp}', opt.amp, '')):
+    for label, amp, plain in (('PyTorch strict f32', 'f32', 'tf32,benchmark,channels_last,fused'), ('PyTorch as it comes (TF32 in convolutions alone)', 'f32', 'tf32_matmul,benchmark,channels_last,fused'),
+                              ('PyTorch, TF32 and autotuning', 'f32', 'channels_last,fused'), (f'PyTorch tuned, {opt.amp}', opt.amp, '')):
         measure('theirs', label, lambda: peer(opt, name, folder, amp, plain=plain))
     if not late(opt, 20):
         command = [opt.heddle, 'bench', os.path.join(HERE, 'train.lua'), '--ablate', '--repeats', '3', '--seconds', str(opt.seconds / 4), *heddle_args(opt, name, folder, opt.amp, True)]

@@ -31,7 +31,7 @@ def options():
     ap.add_argument('--layers', type=int, default=12)
     ap.add_argument('--vocabulary', type=int, default=50257)
     ap.add_argument('--amp', default='bf16', choices=['f32', 'f16', 'bf16'])
-    ap.add_argument('--plain', default='', help='techniques to leave out, with commas: tf32, benchmark, channels_last, fused')
+    ap.add_argument('--plain', default='', help='techniques to leave out, with commas: tf32 (all of it), tf32_matmul, benchmark, channels_last, fused')
     ap.add_argument('--seconds', type=float, default=5.0)
     ap.add_argument('--compile', action='store_true')
     return ap.parse_args()
@@ -115,7 +115,9 @@ class Trainer:
     def __init__(self, opt):
         torch.manual_seed(0)
         torch.backends.cudnn.benchmark = 'benchmark' not in opt.plain
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = 'tf32' not in opt.plain
+        plain = opt.plain.split(',')
+        torch.backends.cudnn.allow_tf32 = 'tf32' not in plain
+        torch.backends.cuda.matmul.allow_tf32 = 'tf32' not in plain and 'tf32_matmul' not in plain
         self.opt, self.data, self.model = opt, Batches(opt), build(opt).train().to(opt.device)
         if 'channels_last' not in opt.plain:
             self.model = self.model.to(memory_format=torch.channels_last)
