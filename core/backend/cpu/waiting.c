@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <omp.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -16,8 +17,8 @@ struct _CpuWaiting
   int     *counts;        /* file of each thread of the team */
   gboolean counted;       /* the kernel counts */
   GThread *holder;        /* leads the team of sleepers; NULL if it could not be started: then threads always spin, slower and nothing worse */
-  GMutex   mutex;
-  GCond    changed;
+  pthread_mutex_t mutex;
+  pthread_cond_t  changed;
   gboolean sleep, over;   /* what the holder is told */
   gboolean asleep;        /* what it has done */
 };
@@ -88,34 +89,34 @@ hold (gpointer data)
 {
   CpuWaiting *w = data;
   omp_set_num_threads (omp_get_num_procs () + 1);
-  g_mutex_lock (&w->mutex);
+  pthread_mutex_lock (&w->mutex);
   while (!w->over)
     {
       if (w->asleep != w->sleep)
         {
           gboolean sleep = w->sleep;
-          g_mutex_unlock (&w->mutex);
+          pthread_mutex_unlock (&w->mutex);
           keep_team (sleep);
-          g_mutex_lock (&w->mutex);
+          pthread_mutex_lock (&w->mutex);
           w->asleep = sleep;
-          g_cond_broadcast (&w->changed);
+          pthread_cond_broadcast (&w->changed);
         }
       else
-        g_cond_wait (&w->changed, &w->mutex);
+        pthread_cond_wait (&w->changed, &w->mutex);
     }
-  g_mutex_unlock (&w->mutex);
+  pthread_mutex_unlock (&w->mutex);
   return NULL;
 }
 
 static void
 tell_holder (CpuWaiting *w, gboolean sleep, gboolean over)
 {
-  g_mutex_lock (&w->mutex);
+  pthread_mutex_lock (&w->mutex);
   if (w->sleep != sleep || w->over != over)
-    g_cond_broadcast (&w->changed);
+    pthread_cond_broadcast (&w->changed);
   w->sleep = sleep;
   w->over = over;
-  g_mutex_unlock (&w->mutex);
+  pthread_mutex_unlock (&w->mutex);
 }
 
 void
@@ -127,10 +128,10 @@ cpu_waiting_spin (CpuWaiting *w, gboolean spin)
 void
 cpu_waiting_settle (CpuWaiting *w)
 {
-  g_mutex_lock (&w->mutex);
+  pthread_mutex_lock (&w->mutex);
   while (w->holder && w->asleep != w->sleep)
-    g_cond_wait (&w->changed, &w->mutex);
-  g_mutex_unlock (&w->mutex);
+    pthread_cond_wait (&w->changed, &w->mutex);
+  pthread_mutex_unlock (&w->mutex);
 }
 
 /* ---- life ---- */
@@ -145,8 +146,8 @@ cpu_waiting_new (guint threads)
       w = g_new0 (CpuWaiting, 1);
       w->threads = threads;
       w->counts = g_new (int, threads);
-      g_mutex_init (&w->mutex);
-      g_cond_init (&w->changed);
+      pthread_mutex_init (&w->mutex, NULL);
+      pthread_cond_init (&w->changed, NULL);
       w->counted = open_counts (w);
       w->holder = g_thread_try_new ("heddle-idle", hold, w, NULL);
       cpu_waiting_spin (w, w->counted);          /* blind, the safe side is to sleep */
@@ -165,8 +166,8 @@ cpu_waiting_free (CpuWaiting *w)
       for (guint i = 0; i < w->threads; i++)
         if (w->counts[i] >= 0)
           close (w->counts[i]);
-      g_mutex_clear (&w->mutex);
-      g_cond_clear (&w->changed);
+      pthread_mutex_destroy (&w->mutex);
+      pthread_cond_destroy (&w->changed);
       g_free (w->counts);
       g_free (w);
     }
