@@ -81,7 +81,7 @@ keep_team (gboolean keep)
       __asm__ volatile ("");                     /* a region that does nothing would be dropped */
     }
   else
-    omp_pause_resource (omp_pause_soft, omp_get_initial_device ());
+    omp_pause_resource_all (omp_pause_soft);     /* not the host alone by its number: libgomp would look for accelerators first */
 }
 
 static gpointer
