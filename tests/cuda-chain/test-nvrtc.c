@@ -4,11 +4,10 @@
 #include "backend/cuda/custom.h"
 #include "backend/cuda/rtc.h"
 #include "pipeline/internal.h"
-#include "script/script.h"
 
-#include <glib/gstdio.h>
 #include <string.h>
 
+#include "run.h"
 #include "plugins/swish.h"
 
 static CudaRtc *rtc;
@@ -49,28 +48,20 @@ collect (const HeddleProgram *p, ChainOrder order)
 static void
 collect_model (const Model *m, const char *dtype)
 {
-  GError *error = NULL;
-  g_autofree char *file = g_build_filename (folder, "run.lua", NULL), *text_data = g_strdup_printf ("{ file = '%s/words.txt', window = 16, split = 'train' }", folder);
+  g_autofree char *text_data = g_strdup_printf ("{ file = '%s/words.txt', window = 16, split = 'train' }", folder);
   g_autofree char *text = g_strdup_printf ("local h = require 'heddle'\nh.flags { threads = 1 }\nlocal data = h.dataset '%s' %s\nlocal batch = h.prefetch { data, batch_size = 4 }\n"
                                            "local loss = h.loss 'cross_entropy' { %s, batch.%s }\n"
                                            "return h.train { h.optimizer '%s' { h.amp { loss, dtype = '%s' }, %s }, epochs = 1, clip_norm = 1, accumulate = 2 }\n",
                                            m->gpt ? "text" : "synthetic", m->gpt ? text_data : m->data, m->model, m->gpt ? "targets" : "label", m->optimizer, dtype, m->options);
-  HeddleRegistry *registry = heddle_registry_new (NULL);
-  g_assert_true (g_file_set_contents (file, text, -1, NULL));
-  HeddleGraph *graph = heddle_script_load (file, registry, NULL, NULL, &error);
-  g_assert_no_error (error);
-  HeddlePipeline *p = heddle_pipeline_new (graph, &error);
-  g_assert_no_error (error);
-  g_assert_true (heddle_pipeline_compile (p, &error));
+  TestRun r = test_run (folder, text, TEST_COMPILED);
+  g_assert_no_error (r.error);
+  const HeddlePipeline *p = r.pipeline;
   HeddlePlan *plans[] = { p->train[0][0].plan, p->train[0][1].plan, p->update };
   for (guint i = 0; i < G_N_ELEMENTS (plans); i++)
     if (plans[i])
       for (ChainOrder order = CHAIN_ROWS; order <= CHAIN_CHANNELS_LAST; order++)
         collect (p->device->iface->program (plans[i]), order);
-  heddle_pipeline_free (p);
-  heddle_graph_free (graph);
-  heddle_registry_free (registry);
-  g_remove (file);
+  test_run_clear (&r);
 }
 
 static void

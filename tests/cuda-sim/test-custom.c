@@ -1,12 +1,10 @@
 /* tests/cuda-sim/test-custom.c: operations that plugins bring, on the simulated CUDA device against the cpu device: a plugin's training, several inputs and outputs,
  * a grid of the author's own, layouts, and every refusal.  The names of kernels are all different: the simulated device has one list.  Must not know the backend's insides. */
-#include <glib/gstdio.h>
 #include <math.h>
 #include <string.h>
 
-#include "pipeline/pipeline.h"
+#include "run.h"
 #include "plugins/swish.h"
-#include "script/script.h"
 
 static char *folder;
 static HeddleDevice *devices[2];        /* cpu, cuda */
@@ -16,29 +14,16 @@ static HeddleDevice *devices[2];        /* cpu, cuda */
 static double
 train (const char *device, const char *loss, char **programs)
 {
-  GError *error = NULL;
-  HeddleRunResult result = { 0 };
-  g_autofree char *file = g_build_filename (folder, "run.lua", NULL);
   g_autofree char *text = g_strdup_printf ("local h = require 'heddle'\nlocal data = h.dataset 'synthetic' { shape = { 2, 5, 5 }, classes = 4, length = 100, noise = 0.5 }\n"
                                            "local batch = h.prefetch { data, batch_size = 20, shuffle = true, num_workers = 0 }\n"
                                            "local logits = h.model 'swish' { batch.image, classes = 4, beta = 1.5 }\nlocal loss = h.loss 'cross_entropy' { logits, batch.label }\n"
                                            "return h.train { h.optimizer 'sgd' { %s, lr = 0.1 }, epochs = 4, seed = 2, device = '%s' }\n", loss, device);
-  HeddleRegistry *registry = heddle_registry_new (NULL);
-  g_assert_true (g_file_set_contents (file, text, -1, NULL));
-  HeddleGraph *graph = heddle_script_load (file, registry, NULL, NULL, &error);
-  g_assert_no_error (error);
-  HeddlePipeline *p = heddle_pipeline_new (graph, &error);
-  g_assert_no_error (error);
-  heddle_pipeline_compile (p, &error);
-  g_assert_no_error (error);
-  heddle_pipeline_run (p, &result, &error);
-  g_assert_no_error (error);
-  *programs = heddle_pipeline_print_programs (p);
-  heddle_pipeline_free (p);
-  heddle_graph_free (graph);
-  heddle_registry_free (registry);
-  g_remove (file);
-  return result.loss;
+  TestRun r = test_run (folder, text, TEST_RAN);
+  g_assert_no_error (r.error);
+  double loss_after = r.result.loss;
+  *programs = heddle_pipeline_print_programs (r.pipeline);
+  test_run_clear (&r);
+  return loss_after;
 }
 
 static void

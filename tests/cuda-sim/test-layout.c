@@ -6,9 +6,7 @@
 #include "backend/backend.h"
 #include "base/random.h"
 #include "pipeline/internal.h"
-#include "script/script.h"
-
-#include <glib/gstdio.h>
+#include "run.h"
 
 /* ---- a net whose training, accumulating, evaluating and updating programs can be compiled in any order ---- */
 
@@ -144,37 +142,23 @@ train (Net *n, guint updates)
   return (double) loss;
 }
 
-static float *
-numbers (Net *n, HeddleVariable *v)
+static TestVariables
+variables (const Net *n)
 {
-  float *x = g_new (float, heddle_shape_count (&v->shape));
-  HeddleTensor t = { HEDDLE_F32, v->shape, x };
-  g_assert_true (n->device->iface->read (n->device, v, &t, NULL));
-  return x;
+  return (TestVariables) { n->device, n->vars };
 }
 
-/* What a checkpoint holds, and the gradients: the largest difference of any number, relative to the largest of its variable. */
+/* What a checkpoint holds, and the gradients */
+static gboolean
+is_compared (const HeddleVariable *v)
+{
+  return v->saved || v->role == HEDDLE_ROLE_GRAD;
+}
+
 static double
 distance (Net *a, Net *b)
 {
-  double most = 0;
-  for (guint i = 0; i < heddle_variables_count (a->vars); i++)
-    {
-      HeddleVariable *v = heddle_variables_nth (a->vars, i);
-      if (!v->saved && v->role != HEDDLE_ROLE_GRAD)
-        continue;
-      g_autofree float *x = numbers (a, v), *y = numbers (b, heddle_variables_lookup (b->vars, v->name));
-      double scale = 1e-3, difference = 0;
-      for (gint64 k = 0; k < heddle_shape_count (&v->shape); k++)
-        {
-          scale = fmax (scale, fabs ((double) x[k]));
-          difference = fmax (difference, fabs ((double) x[k] - (double) y[k]));
-        }
-      if (difference / scale > most)
-        g_test_message ("%s: %.3g of %.3g", v->name, difference, scale);
-      most = fmax (most, difference / scale);
-    }
-  return most;
+  return test_distance (variables (a), variables (b), is_compared);
 }
 
 /* ---- what is turned around ---- */
@@ -342,7 +326,7 @@ move (Net *from, Net *to)
       HeddleVariable *v = heddle_variables_nth (from->vars, i);
       if (!v->saved)
         continue;
-      g_autofree float *x = numbers (from, v);
+      g_autofree float *x = test_numbers (variables (from), v->name);
       HeddleTensor t = { HEDDLE_F32, v->shape, x };
       g_assert_true (to->device->iface->write (to->device, heddle_variables_lookup (to->vars, v->name), &t, NULL));
     }
@@ -371,7 +355,7 @@ test_moves (gconstpointer data)
       HeddleVariable *v = heddle_variables_nth (home.vars, i);
       if (!v->saved)
         continue;
-      g_autofree float *x = numbers (&home, v), *y = numbers (&fresh, heddle_variables_lookup (fresh.vars, v->name));
+      g_autofree float *x = test_numbers (variables (&home), v->name), *y = test_numbers (variables (&fresh), v->name);
       gsize bytes = (gsize) heddle_shape_count (&v->shape) * sizeof *x;
       g_assert_cmpmem (x, bytes, y, bytes);
     }
@@ -407,7 +391,7 @@ test_looked_at (void)
         n.image[k] = (float) ((k * (i + 3)) % 17) / 8 - 1;
       run (&n, TRAIN);
       g_assert_true (n.device->iface->fetch (n.plan[TRAIN], 0, &t, NULL));
-      g_autofree float *x = numbers (&n, grad);
+      g_autofree float *x = test_numbers (variables (&n), grad->name);
       for (gint64 k = 0; k < heddle_shape_count (&grad->shape); k++)
         {
           sum += (double) x[k];
@@ -440,36 +424,26 @@ gradients_widened (HeddlePlan *plan)
 static void
 check_model (const char *model, const char *flags, const char *amp, guint others, guint gradients)
 {
-  GError *error = NULL;
-  g_autofree char *folder = g_dir_make_tmp ("heddle-layout-XXXXXX", NULL), *file = g_build_filename (folder, "run.lua", NULL);
+  g_autofree char *folder = g_dir_make_tmp ("heddle-layout-XXXXXX", NULL);
   g_autofree char *loss = g_strdup_printf (amp ? "h.amp { h.loss 'cross_entropy' { logits, batch.label }, dtype = '%s' }" : "h.loss 'cross_entropy' { logits, batch.label }", amp);
   g_autofree char *text = g_strdup_printf ("local h = require 'heddle'\nlocal data = h.dataset 'synthetic' { shape = { 3, 32, 32 }, classes = 4, length = 20 }\nh.flags { threads = 1, %s }\n"
                                            "local batch = h.prefetch { data, batch_size = 8 }\nlocal logits = h.model %s\n"
                                            "return h.train { h.optimizer 'sgd' { %s, lr = 0.1, momentum = 0.9 }, device = 'cuda', epochs = 1, accumulate = 2, eval = { data = data } }\n", flags, model, loss);
   g_unsetenv ("HEDDLE_CUDA_LAYOUT");
-  g_assert_true (g_file_set_contents (file, text, -1, NULL));
-  HeddleRegistry *registry = heddle_registry_new (NULL);
-  HeddleGraph *graph = heddle_script_load (file, registry, NULL, NULL, &error);
-  g_assert_no_error (error);
-  HeddlePipeline *p = heddle_pipeline_new (graph, &error);
-  g_assert_no_error (error);
-  heddle_pipeline_compile (p, &error);
-  g_assert_no_error (error);
+  TestRun r = test_run (folder, text, TEST_COMPILED);
+  g_assert_no_error (r.error);
   HeddlePlan *plans[7];
-  heddle_pipeline_plans (p, plans);
+  heddle_pipeline_plans (r.pipeline, plans);
   g_test_message ("%s, %s %s", model, flags, amp ? amp : "");
   for (guint i = 0; i < 7; i++)
     {
       guint rest = 0;
       g_assert_cmpuint (plans[i] ? weights_turned (plans[i], &rest) : 0, ==, 0);
       g_assert_cmpuint (rest, <=, others);
-      if (plans[i] && g_str_has_prefix (p->device->iface->program (plans[i])->name, "train"))
+      if (plans[i] && g_str_has_prefix (heddle_pipeline_device (r.pipeline)->iface->program (plans[i])->name, "train"))
         g_assert_cmpuint (gradients_widened (plans[i]), ==, gradients);
     }
-  heddle_pipeline_free (p);
-  heddle_graph_free (graph);
-  heddle_registry_free (registry);
-  g_unlink (file);
+  test_run_clear (&r);
   g_rmdir (folder);
 }
 

@@ -6,8 +6,7 @@
 #include <string.h>
 
 #include "cuda-sim/fake.h"
-#include "pipeline/pipeline.h"
-#include "script/script.h"
+#include "run.h"
 
 #define LENET "nn.conv2d { 6, kernel = 5, padding = 2 }, nn.relu {}, nn.max_pool { kernel = 2 }, nn.conv2d { 8, kernel = 3 }, nn.relu {}, nn.max_pool { kernel = 2 }, nn.flatten {}, " \
               "nn.linear { 20 }, nn.relu {}, nn.dropout { 0.2 }, nn.linear { 4 }"
@@ -17,15 +16,6 @@
 static char *folder;
 static const char *prefetch = "";      /* options after shuffle */
 static const char *optimizer = "lr = 0.05, momentum = 0.9";
-
-typedef struct
-{
-  HeddleRegistry *registry;
-  HeddleGraph    *graph;
-  HeddlePipeline *pipeline;
-  HeddleRunResult result;
-  GError         *error;
-} Run;
 
 /* A control of the simulated device: it is there once the backend's module is. */
 static gpointer
@@ -41,9 +31,8 @@ control (const char *name)
 
 /* OPTIONS are those of the train stage; AMP wraps the loss. */
 static void
-run (Run *r, const char *device, const char *layers, const char *flags, const char *amp, const char *options)
+run (TestRun *r, const char *device, const char *layers, const char *flags, const char *amp, const char *options)
 {
-  g_autofree char *file = g_build_filename (folder, "run.lua", NULL);
   g_autofree char *loss = g_strdup_printf (amp ? "h.amp { h.loss 'cross_entropy' { logits, batch.label }, %s }" : "h.loss 'cross_entropy' { logits, batch.label }%s", amp ? amp : "");
   g_autofree char *model = g_strcmp0 (layers, RESNET) == 0 ? g_strdup ("h.model 'resnet' { batch.image, classes = 4, depth = 20 }")
                                                            : g_strdup_printf ("h.model 'sequential' { batch.image, layers = { %s } }", layers);
@@ -51,72 +40,32 @@ run (Run *r, const char *device, const char *layers, const char *flags, const ch
                                            "h.flags { threads = 1, %s }\nlocal batch = h.prefetch { data, batch_size = 8, shuffle = true%s }\nlocal nn = require 'heddle.layers'\n"
                                            "local logits = %s\nlocal loss = %s\n"
                                            "return h.train { h.optimizer 'sgd' { loss, %s }, device = '%s', %s }\n", g_strcmp0 (layers, RESNET) == 0 ? 17 : 37, flags, prefetch, model, loss, optimizer, device, options);
-  *r = (Run) { .registry = heddle_registry_new (NULL) };
-  g_assert_true (g_file_set_contents (file, text, -1, NULL));
-  r->graph = heddle_script_load (file, r->registry, NULL, NULL, &r->error);
-  r->pipeline = r->graph ? heddle_pipeline_new (r->graph, &r->error) : NULL;
-  if (r->pipeline && heddle_pipeline_compile (r->pipeline, &r->error))
-    heddle_pipeline_run (r->pipeline, &r->result, &r->error);
-}
-
-static void
-finish (Run *r)
-{
-  g_clear_error (&r->error);
-  heddle_pipeline_free (r->pipeline);
-  heddle_graph_free (r->graph);
-  heddle_registry_free (r->registry);
+  *r = test_run (folder, text, TEST_RAN);
 }
 
 static guint64
 hash_of (const char *layers, const char *flags, const char *amp)
 {
-  Run r;
+  TestRun r;
   guint64 hash = 0;
   run (&r, "cuda", layers, flags, amp, "epochs = 2");
   g_assert_no_error (r.error);
   g_assert_true (heddle_pipeline_hash (r.pipeline, &hash, NULL));
-  finish (&r);
+  test_run_clear (&r);
   return hash;
 }
 
-static float *
-numbers (Run *r, const HeddleVariable *like, gsize *n)
+/* Parameters and running statistics; windows of a flat buffer may lie in it channels last, so that the buffers themselves differ. */
+static gboolean
+is_trained (const HeddleVariable *v)
 {
-  HeddleVariable *v = heddle_variables_lookup (heddle_pipeline_variables (r->pipeline), like->name);
-  HeddleDevice *device = heddle_pipeline_device (r->pipeline);
-  *n = (gsize) heddle_shape_count (&v->shape);
-  float *x = g_new (float, *n);
-  HeddleTensor tensor = { HEDDLE_F32, v->shape, x };
-  g_assert_true (device->iface->read (device, v, &tensor, NULL));
-  return x;
+  return v->role == HEDDLE_ROLE_STATE || (v->role == HEDDLE_ROLE_PARAM && v->flat);
 }
 
-/* The largest difference of any parameter or running statistic, relative to the largest number of its tensor */
 static double
-distance (Run *a, Run *b)
+distance (TestRun *a, TestRun *b)
 {
-  HeddleVariables *vars = heddle_pipeline_variables (a->pipeline);
-  double most = 0;
-  for (guint i = 0; i < heddle_variables_count (vars); i++)
-    {
-      HeddleVariable *v = heddle_variables_nth (vars, i);
-      gsize n;
-      if (v->role != HEDDLE_ROLE_STATE && (v->role != HEDDLE_ROLE_PARAM || !v->flat))      /* windows of a flat buffer may lie in it channels last */
-        continue;
-      g_autofree float *x = numbers (a, v, &n), *y = numbers (b, v, &n);
-      double scale = 1e-3, difference = 0;
-      for (gsize k = 0; k < n; k++)
-        {
-          g_assert_true (isfinite (y[k]));
-          scale = fmax (scale, fabs ((double) x[k]));
-          difference = fmax (difference, fabs ((double) x[k] - (double) y[k]));
-        }
-      if (difference / scale > most)
-        g_test_message ("%s: %.3g of %.3g", v->name, difference, scale);
-      most = fmax (most, difference / scale);
-    }
-  return most;
+  return test_distance (test_run_variables (a), test_run_variables (b), is_trained);
 }
 
 /* LOSS: relative; TOLERANCE: of a tensor's largest number.  10 steps of f32 sums in another order, amplified by training.  ResNet-20 with seeds 0 to 7, by own kernels and
@@ -124,7 +73,7 @@ distance (Run *a, Run *b)
 static void
 agree (const char *layers, const char *options, double loss, double tolerance)
 {
-  Run cpu, cuda;
+  TestRun cpu, cuda;
   run (&cpu, "cpu", layers, "winograd = false", NULL, options);
   g_assert_no_error (cpu.error);
   run (&cuda, "cuda", layers, "", NULL, options);
@@ -135,8 +84,8 @@ agree (const char *layers, const char *options, double loss, double tolerance)
   g_assert_cmpint (cuda.result.skipped, ==, cpu.result.skipped);
   g_assert_cmpfloat_with_epsilon (cuda.result.loss, cpu.result.loss, loss * cpu.result.loss);
   g_assert_cmpfloat (most, <, tolerance);
-  finish (&cpu);
-  finish (&cuda);
+  test_run_clear (&cpu);
+  test_run_clear (&cuda);
 }
 
 static void test_lenet (void) { agree (LENET, "epochs = 2", 1e-5, 2e-5); }
@@ -147,7 +96,7 @@ static void test_resnet (void) { agree (RESNET, "epochs = 1, seed = 0", 1e-5, 2.
 static void
 agree_in_16_bits (const char *layers, const char *amp, const char *options)
 {
-  Run wide, cpu, cuda;
+  TestRun wide, cpu, cuda;
   run (&wide, "cpu", layers, "winograd = false", NULL, options);
   run (&cpu, "cpu", layers, "winograd = false, fusion = false", amp, options);
   run (&cuda, "cuda", layers, "", amp, options);
@@ -158,9 +107,9 @@ agree_in_16_bits (const char *layers, const char *amp, const char *options)
   g_assert_cmpint (cuda.result.skipped, ==, cpu.result.skipped);
   g_assert_cmpfloat (of_16_bits, >, 1e-3);
   g_assert_cmpfloat (between, <, 0.1 * of_16_bits);
-  finish (&wide);
-  finish (&cpu);
-  finish (&cuda);
+  test_run_clear (&wide);
+  test_run_clear (&cpu);
+  test_run_clear (&cuda);
 }
 
 static void test_bf16 (void) { agree_in_16_bits (LENET, "dtype = 'bf16'", "epochs = 2"); }
@@ -217,7 +166,7 @@ test_graphs (void)
 static void
 test_skips (void)
 {
-  Run r;
+  TestRun r;
   run (&r, "cuda", NORMED, "", "dtype = 'f16', init_scale = 1e30, backoff_factor = 0.999, max_skips = 7", "epochs = 5");
   g_assert_error (r.error, HEDDLE_ERROR, HEDDLE_ERROR_RUN);
   g_assert_nonnull (strstr (r.error->message, "7 updates in a row were skipped because gradients were not finite"));
@@ -225,26 +174,26 @@ test_skips (void)
   for (guint i = 0; i < heddle_variables_count (vars); i++)
     {
       HeddleVariable *v = heddle_variables_nth (vars, i);
-      gsize n;
+      gsize n = (gsize) heddle_shape_count (&v->shape);
       if (v->role != HEDDLE_ROLE_PARAM || !v->flat)
         continue;
-      g_autofree float *now = numbers (&r, v, &n), *first = g_new (float, n);
+      g_autofree float *now = test_numbers (test_run_variables (&r), v->name), *first = g_new (float, n);
       heddle_variable_initial (v, 0, first);
       g_assert_cmpmem (now, n * sizeof (float), first, n * sizeof (float));
     }
-  finish (&r);
+  test_run_clear (&r);
 }
 
 static void
 test_scale_settles (void)
 {
-  Run r;
+  TestRun r;
   run (&r, "cuda", NORMED, "", "dtype = 'f16', init_scale = 16777216", "epochs = 6");
   g_assert_no_error (r.error);
   g_assert_cmpint (r.result.skipped, >, 0);
   g_assert_cmpint (r.result.skipped, <, 20);
   g_assert_cmpint (r.result.updates, ==, r.result.steps - r.result.skipped);
-  finish (&r);
+  test_run_clear (&r);
 }
 
 /* ---- what the host waits for ---- */
@@ -254,7 +203,7 @@ typedef struct { guint64 syncs, allocations, primitives; } Counts;
 static Counts
 count (const char *amp, guint steps, const char *more)
 {
-  Run r;
+  TestRun r;
   Counts c;
   g_autofree char *options = g_strdup_printf ("epochs = 1, steps_per_epoch = %u, %s", steps, more);
   run (&r, "cuda", NORMED, "", amp, options);
@@ -264,7 +213,7 @@ count (const char *amp, guint steps, const char *more)
   c.syncs = device->iface->counter (device, HEDDLE_COUNTER_SYNCS);
   c.allocations = device->iface->counter (device, HEDDLE_COUNTER_ALLOCATIONS);
   c.primitives = device->iface->counter (device, HEDDLE_COUNTER_PRIMITIVES);
-  finish (&r);
+  test_run_clear (&r);
   return c;
 }
 
@@ -300,12 +249,12 @@ test_looked_up (void)
   guint64 hash[2];
   for (guint k = 0; k < 2; k++)
     {
-      Run r;
+      TestRun r;
       g_autofree char *options = g_strdup_printf ("epochs = 3, schedule = h.schedule 'one_cycle' { cycle_momentum = true }, schedule_on = '%s'", k ? "applied" : "all");
       run (&r, "cuda", NORMED, "", "dtype = 'f16', init_scale = 256", options);
       g_assert_no_error (r.error);
       g_assert_true (heddle_pipeline_hash (r.pipeline, &hash[k], NULL));
-      finish (&r);
+      test_run_clear (&r);
     }
   g_assert_cmphex (hash[0], ==, hash[1]);
 }
@@ -389,13 +338,13 @@ test_log (void)
   static const char *const amps[] = { NULL, "dtype = 'f16', init_scale = 16777216, growth_interval = 5" }, *const exact[] = { "epoch", "batch", "step", "updates", "samples", "lr" };
   for (guint k = 0; k < G_N_ELEMENTS (amps); k++)
     {
-      Run r[2];
+      TestRun r[2];
       for (guint i = 0; i < 2; i++)
         {
           g_autofree char *options = g_strdup_printf ("epochs = 2, steps_per_epoch = 11, accumulate = %d, schedule = h.schedule 'cosine' {}, " LOG, k ? 1 : 3, i ? "cuda.jsonl" : "cpu.jsonl", k ? 1 : 2);
           run (&r[i], i ? "cuda" : "cpu", NORMED, "", amps[k], options);
           g_assert_no_error (r[i].error);
-          finish (&r[i]);
+          test_run_clear (&r[i]);
         }
       g_assert_cmpint (r[0].result.skipped, ==, r[1].result.skipped);
       g_assert_true (k == 0 || r[1].result.skipped > 3);
@@ -415,7 +364,7 @@ test_evaluation (void)
   guint64 syncs[2], none = count (NULL, 5, "stop_on_nonfinite = 0").syncs;
   for (guint i = 0; i < 2; i++)
     {
-      Run cpu, cuda;
+      TestRun cpu, cuda;
       g_autofree char *here = g_strdup_printf ("epochs = 1, " LOG ", " EVAL, "cpu.jsonl", 0, 8, lengths[i]), *there = g_strdup_printf ("epochs = 1, " LOG ", " EVAL, "cuda.jsonl", 0, 8, lengths[i]);
       run (&cpu, "cpu", NORMED, "", NULL, here);
       run (&cuda, "cuda", NORMED, "", NULL, there);
@@ -428,8 +377,8 @@ test_evaluation (void)
       g_assert_cmpuint (b->len, ==, 1);
       g_assert_cmpfloat_with_epsilon (g_array_index (a, double, 0), g_array_index (b, double, 0), 1e-5);
       g_assert_cmpfloat (cuda.result.metric[0].value, ==, cpu.result.metric[0].value);
-      finish (&cpu);
-      finish (&cuda);
+      test_run_clear (&cpu);
+      test_run_clear (&cuda);
     }
   g_assert_cmpuint (syncs[0], ==, none + 1);
   g_assert_cmpuint (syncs[1], ==, none + 1);
@@ -444,7 +393,7 @@ test_nonfinite (void)
   optimizer = "lr = 1e6, maximize = true";
   for (guint i = 0; i < G_N_ELEMENTS (options); i++)
     {
-      Run cpu, cuda;
+      TestRun cpu, cuda;
       long epoch = 0, batch = 0;
       run (&cpu, "cpu", "nn.flatten {}, nn.linear { 4 }, nn.relu {}, nn.linear { 4 }", "", NULL, options[i]);
       run (&cuda, "cuda", "nn.flatten {}, nn.linear { 4 }, nn.relu {}, nn.linear { 4 }", "", NULL, options[i]);
@@ -453,8 +402,8 @@ test_nonfinite (void)
       g_assert_cmpint (sscanf (strstr (cuda.error->message, "since batch"), "since batch %ld of epoch %ld", &batch, &epoch), ==, 2);
       g_test_message ("since batch %ld of epoch %ld: stopped after %d on the cpu, %d on the simulated device", batch, epoch, (int) cpu.result.steps, (int) cuda.result.steps);
       g_assert_cmpint (cuda.result.steps - ((epoch - 1) * (i == 2 ? 90 : 5) + batch + limits[i] - 1), <, 16);
-      finish (&cpu);
-      finish (&cuda);
+      test_run_clear (&cpu);
+      test_run_clear (&cuda);
     }
   optimizer = "lr = 0.05, momentum = 0.9";
 }
@@ -467,13 +416,13 @@ test_allocations (void)
   guint n = 0;
   while (!whole)
     {
-      Run r;
+      TestRun r;
       SIM (heddle_sim_fail_allocation) (++n);
       run (&r, "cuda", NORMED, "", NULL, "epochs = 1");
       whole = r.error == NULL && SIM (heddle_sim_counter) ("failing_allocation") > 0;      /* it was never reached */
       if (r.error && !g_error_matches (r.error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE))
         g_error ("allocation %u: %s", n, r.error->message);
-      finish (&r);
+      test_run_clear (&r);
       g_assert_cmpint (SIM (heddle_sim_counter) ("live"), ==, 0);
       g_assert_cmpuint (n, <, 200);
     }
@@ -490,13 +439,13 @@ test_calls (void)
   guint n = 1;
   for (; !whole; n += 7)
     {
-      Run r;
+      TestRun r;
       SIM (heddle_sim_fail_call) (n);
       run (&r, "cuda", "nn.flatten {}, nn.linear { 4 }", "", NULL, "epochs = 1");
       whole = r.error == NULL && SIM (heddle_sim_counter) ("failing") > 0;      /* it was never reached */
       if (r.error && !g_error_matches (r.error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE))
         g_error ("call %u: %s", n, r.error->message);
-      finish (&r);
+      test_run_clear (&r);
       whole |= n > 4000;
     }
   SIM (heddle_sim_fail_call) (0);

@@ -2,9 +2,7 @@
 #include "models.h"
 #include "base/memory.h"
 #include "pipeline/internal.h"
-#include "script/script.h"
-
-#include <glib/gstdio.h>
+#include "run.h"
 
 const char *const mode_names[N_MODES] = { "f32", "tf32", "f16", "bf16" };
 
@@ -81,29 +79,21 @@ program_of (HeddlePipeline *p, HeddleVariables *vars, gboolean training, Mode mo
 static void
 collect_model (guint i, const char *folder, GHashTable *seen, GPtrArray *all)
 {
-  GError *error = NULL;
   const char *data = models[i].data;
-  g_autofree char *file = g_build_filename (folder, "run.lua", NULL), *words = g_strdup_printf ("{ file = '%s/words.txt', window = 1024, split = 'train' }", folder);
+  g_autofree char *words = g_strdup_printf ("{ file = '%s/words.txt', window = 1024, split = 'train' }", folder);
   g_autofree char *text = g_strdup_printf ("local h = require 'heddle'\nlocal L = require 'heddle.layers'\nlocal data = h.dataset '%s' %s\nlocal batch = h.prefetch { data, batch_size = %d }\nlocal loss = h.loss 'cross_entropy' { %s, batch.%s }\n"
                                            "return h.train { h.optimizer 'sgd' { loss, lr = 0.1 }, epochs = 1 }\n",
                                            data ? "synthetic" : "text", data ? data : words, (int) models[i].batch, models[i].model, data ? "label" : "targets");
-  g_assert_true (g_file_set_contents (file, text, -1, NULL));
-  HeddleRegistry *registry = heddle_registry_new (NULL);
-  HeddleGraph *graph = heddle_script_load (file, registry, NULL, NULL, &error);
-  g_assert_no_error (error);
-  HeddlePipeline *p = heddle_pipeline_new (graph, &error);
-  g_assert_no_error (error);
+  TestRun r = test_run (folder, text, TEST_BUILT);
+  g_assert_no_error (r.error);
   for (Mode mode = 0; mode < N_MODES; mode++)
     for (guint training = 0; training < 2; training++)
       {
         g_autoptr (HeddleVariables) vars = heddle_variables_new ();
-        g_autoptr (HeddleProgram) program = program_of (p, vars, training, mode);
+        g_autoptr (HeddleProgram) program = program_of (r.pipeline, vars, training, mode);
         collect (program, mode, models[i].name, seen, all);
       }
-  heddle_pipeline_free (p);
-  heddle_graph_free (graph);
-  heddle_registry_free (registry);
-  g_remove (file);
+  test_run_clear (&r);
 }
 
 static void

@@ -1,11 +1,9 @@
 /* test-recompute.c: recompute = "blocks" against keeping everything: the same bits after training, a smaller arena, no effect run twice.
  * Winograd is off: its scratch, larger than these small activations, lies in the arena too and would hide them. */
-#include <glib/gstdio.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "pipeline/pipeline.h"
-#include "script/script.h"
+#include "run.h"
 
 #define BLOCK(c) "nn.residual { layers = { nn.conv2d { " #c ", kernel = 3, padding = 1 }, nn.batch_norm {}, nn.relu {}, nn.dropout { 0.3 }, nn.conv2d { " #c ", kernel = 3, padding = 1 }, nn.batch_norm {} } }, nn.relu {}, "
 #define DEEP "h.model 'sequential' { batch.image, layers = { nn.conv2d { 8, kernel = 3, padding = 1 }, " BLOCK (8) BLOCK (8) BLOCK (8) BLOCK (8) BLOCK (8) BLOCK (8) \
@@ -47,29 +45,19 @@ static Outcome
 train (const char *model, const char *amp, const char *options)
 {
   Outcome o = { 0 };
-  GError *error = NULL;
-  HeddleRunResult result;
-  g_autofree char *file = g_build_filename (folder, "run.lua", NULL);
   g_autofree char *text = g_strdup_printf ("local h = require 'heddle'\nlocal nn = require 'heddle.layers'\nh.flags { threads = 2, winograd = false }\n"
                                            "local data = h.dataset 'synthetic' { shape = { 3, 12, 12 }, classes = 4, length = 44, noise = 1.5 }\n"
                                            "local batch = h.prefetch { data, batch_size = 8, shuffle = true, num_workers = 0 }\nlocal logits = %s\n"
                                            "local loss = h.loss 'cross_entropy' { logits, batch.label }\n"
                                            "return h.train { h.optimizer 'adamw' { %s, lr = 0.003 }, epochs = 2, seed = 5, %s }\n", model, amp, options);
-  HeddleRegistry *registry = heddle_registry_new (NULL);
-  g_assert_true (g_file_set_contents (file, text, -1, NULL));
-  HeddleGraph *graph = heddle_script_load (file, registry, NULL, NULL, &error);
-  HeddlePipeline *p = graph ? heddle_pipeline_new (graph, &error) : NULL;
-  if (p && heddle_pipeline_compile (p, &error) && heddle_pipeline_run (p, &result, &error))
+  TestRun r = test_run (folder, text, TEST_RAN);
+  if (!r.error)
     {
-      look (&o, p);
-      g_assert_true (heddle_pipeline_hash (p, &o.hash, NULL));
+      look (&o, r.pipeline);
+      g_assert_true (heddle_pipeline_hash (r.pipeline, &o.hash, NULL));
     }
-  o.error = error ? g_strdup (error->message) : NULL;
-  g_clear_error (&error);
-  heddle_pipeline_free (p);
-  heddle_graph_free (graph);
-  heddle_registry_free (registry);
-  g_remove (file);
+  o.error = r.error ? g_strdup (r.error->message) : NULL;
+  test_run_clear (&r);
   return o;
 }
 

@@ -9,12 +9,10 @@
 #include <execinfo.h>
 #include <errno.h>
 #include <malloc.h>
-#include <glib/gstdio.h>
 #include <string.h>
 #include <sys/resource.h>
 
-#include "pipeline/pipeline.h"
-#include "script/script.h"
+#include "run.h"
 
 /* ---- counting ---- */
 
@@ -93,33 +91,23 @@ faults (void)
 static Counted
 run (const char *body, int steps)
 {
-  GError *error = NULL;
-  HeddleRunResult result;
-  g_autofree char *file = g_build_filename (folder, "run.lua", NULL), *limit = g_strdup_printf ("max_steps = %d", steps);
+  g_autofree char *limit = g_strdup_printf ("max_steps = %d", steps);
   g_auto (GStrv) parts = g_strsplit (body, "STEPS", 2);
   g_autofree char *text = g_strconcat ("local h = require 'heddle'\nlocal nn = require 'heddle.layers'\nh.flags { threads = 2 }\n", parts[0], limit, parts[1], NULL);
-  HeddleRegistry *registry = heddle_registry_new (NULL);
-  g_assert_true (g_file_set_contents (file, text, -1, NULL));
-  HeddleGraph *graph = heddle_script_load (file, registry, NULL, NULL, &error);
-  HeddlePipeline *p = graph ? heddle_pipeline_new (graph, &error) : NULL;
-  if (p)
-    heddle_pipeline_compile (p, &error);
-  g_assert_no_error (error);
+  TestRun r = test_run (folder, text, TEST_COMPILED);
+  g_assert_no_error (r.error);
   memset (all, 0, sizeof all);
   memset (mine, 0, sizeof mine);
   Counted counted = { .faults = faults () };
   armed = TRUE;
-  heddle_pipeline_run (p, &result, &error);
+  heddle_pipeline_run (r.pipeline, &r.result, &r.error);
   armed = FALSE;
   counted.faults = faults () - counted.faults;
   memcpy (counted.all, all, sizeof all);
   memcpy (counted.mine, mine, sizeof mine);
-  g_assert_no_error (error);
-  g_assert_cmpint (result.steps, ==, steps);
-  heddle_pipeline_free (p);
-  heddle_graph_free (graph);
-  heddle_registry_free (registry);
-  g_remove (file);
+  g_assert_no_error (r.error);
+  g_assert_cmpint (r.result.steps, ==, steps);
+  test_run_clear (&r);
   return counted;
 }
 

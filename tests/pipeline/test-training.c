@@ -1,11 +1,9 @@
 /* test-training.c: runs compared with runs, or with counting by hand: the loader's settings change no bit, weights and ignored labels do what their formulas
  * say, evaluation counts what a plain loop counts, loss scaling gives up in time, plateau drops when it should. */
-#include <glib/gstdio.h>
 #include <math.h>
 #include <string.h>
 
-#include "pipeline/pipeline.h"
-#include "script/script.h"
+#include "run.h"
 
 #define NETWORK "nn.conv2d { 8, kernel = 3 }, nn.batch_norm {}, nn.relu {}, nn.dropout { 0.2 }, nn.flatten {}, nn.linear { 4 }"
 
@@ -13,49 +11,25 @@ static char *folder;
 static const char *layers = NETWORK;
 static double noise = 1.5;
 
-typedef struct
-{
-  HeddleRegistry *registry;
-  HeddleGraph    *graph;
-  HeddlePipeline *pipeline;
-  HeddleRunResult result;
-  GError         *error;
-} Trained;
-
 /* BODY may use data, batch, logits and returns the train stage. */
 static void
-train (Trained *t, const char *prefetch, const char *body)
+train (TestRun *t, const char *prefetch, const char *body)
 {
-  g_autofree char *file = g_build_filename (folder, "run.lua", NULL);
   g_autofree char *text = g_strdup_printf ("local h = require 'heddle'\nlocal data = h.dataset 'synthetic' { shape = { 2, 8, 8 }, classes = 4, length = 150, noise = %g }\n"
                                            "h.flags { threads = 1 }\nlocal batch = h.prefetch { data, batch_size = 16, shuffle = true, %s }\nlocal nn = require 'heddle.layers'\n"
                                            "local logits = h.model 'sequential' { batch.image, layers = { %s } }\n%s\n", noise, prefetch, layers, body);
-  *t = (Trained) { .registry = heddle_registry_new (NULL) };
-  g_assert_true (g_file_set_contents (file, text, -1, NULL));
-  t->graph = heddle_script_load (file, t->registry, NULL, NULL, &t->error);
-  t->pipeline = t->graph ? heddle_pipeline_new (t->graph, &t->error) : NULL;
-  if (t->pipeline && heddle_pipeline_compile (t->pipeline, &t->error))
-    heddle_pipeline_run (t->pipeline, &t->result, &t->error);
-}
-
-static void
-finish (Trained *t)
-{
-  g_clear_error (&t->error);
-  heddle_pipeline_free (t->pipeline);
-  heddle_graph_free (t->graph);
-  heddle_registry_free (t->registry);
+  *t = test_run (folder, text, TEST_RAN);
 }
 
 static guint64
 hash_of (const char *prefetch, const char *body)
 {
-  Trained t;
+  TestRun t;
   guint64 hash = 0;
   train (&t, prefetch, body);
   g_assert_no_error (t.error);
   g_assert_true (heddle_pipeline_hash (t.pipeline, &hash, NULL));
-  finish (&t);
+  test_run_clear (&t);
   return hash;
 }
 
@@ -89,19 +63,14 @@ test_bits_amp (void)
 }
 
 static float *
-parameter (Trained *t, const char *name, gsize *n)
+parameter (TestRun *t, const char *name, gsize *n)
 {
-  HeddleVariable *v = heddle_variables_lookup (heddle_pipeline_variables (t->pipeline), name);
-  HeddleDevice *device = heddle_pipeline_device (t->pipeline);
-  *n = (gsize) heddle_shape_count (&v->shape);
-  float *numbers = g_new (float, *n);
-  HeddleTensor tensor = { HEDDLE_F32, v->shape, numbers };
-  g_assert_true (device->iface->read (device, v, &tensor, NULL));
-  return numbers;
+  *n = (gsize) heddle_shape_count (&heddle_variables_lookup (heddle_pipeline_variables (t->pipeline), name)->shape);
+  return test_numbers (test_run_variables (t), name);
 }
 
 static double
-distance (Trained *a, Trained *b, const char *name)
+distance (TestRun *a, TestRun *b, const char *name)
 {
   gsize n;
   g_autofree float *x = parameter (a, name, &n), *y = parameter (b, name, &n);
@@ -117,7 +86,7 @@ distance (Trained *a, Trained *b, const char *name)
 static void
 test_class_weights (void)
 {
-  Trained none, equal, zero, ignored, other;
+  TestRun none, equal, zero, ignored, other;
   train (&none, "num_workers = 0", WEIGHTED (""));
   train (&equal, "num_workers = 0", WEIGHTED ("class_weights = { 4, 4, 4, 4 }"));
   train (&zero, "num_workers = 0", WEIGHTED ("class_weights = { 1, 1, 0, 1 }"));
@@ -131,22 +100,22 @@ test_class_weights (void)
   g_assert_cmpfloat (distance (&zero, &ignored, "5.weight"), <, 1e-6);
   g_assert_cmpfloat (distance (&none, &ignored, "5.weight"), >, 1e-4);
   g_assert_cmpfloat (distance (&none, &other, "5.weight"), >, 1e-4);
-  finish (&none);
-  finish (&equal);
-  finish (&zero);
-  finish (&ignored);
-  finish (&other);
+  test_run_clear (&none);
+  test_run_clear (&equal);
+  test_run_clear (&zero);
+  test_run_clear (&ignored);
+  test_run_clear (&other);
 }
 
 static void
 refused (const char *prefetch, const char *body, int code, const char *says)
 {
-  Trained t;
+  TestRun t;
   train (&t, prefetch, body);
   g_assert_nonnull (t.error);
   if (t.error->code != code || !strstr (t.error->message, says))
     g_error ("expected \"%s\" (%d) in: %s (%d)", says, code, t.error->message, t.error->code);
-  finish (&t);
+  test_run_clear (&t);
 }
 
 static void
@@ -161,7 +130,7 @@ test_refusals (void)
 static void
 test_max_skips (void)
 {
-  Trained t;
+  TestRun t;
   train (&t, "num_workers = 0", "local loss = h.amp { h.loss 'cross_entropy' { logits, batch.label }, dtype = 'f16', init_scale = 1e30, backoff_factor = 0.999, max_skips = 7 }\n"
                                 "return h.train { h.optimizer 'sgd' { loss, lr = 0.05 }, epochs = 5 }");
   g_assert_error (t.error, HEDDLE_ERROR, HEDDLE_ERROR_RUN);
@@ -171,14 +140,14 @@ test_max_skips (void)
   g_autofree float *now = parameter (&t, "5.weight", &n), *first = g_new (float, n);
   heddle_variable_initial (heddle_variables_lookup (heddle_pipeline_variables (t.pipeline), "5.weight"), 0, first);
   g_assert_cmpmem (now, n * 4, first, n * 4);
-  finish (&t);
+  test_run_clear (&t);
 }
 
 /* A scale that is too high is found by halving: some updates are skipped, then training goes on. */
 static void
 test_scale_settles (void)
 {
-  Trained t;
+  TestRun t;
   train (&t, "num_workers = 0", "local loss = h.amp { h.loss 'cross_entropy' { logits, batch.label }, dtype = 'f16', init_scale = 16777216 }\n"
                                 "return h.train { h.optimizer 'sgd' { loss, lr = 0.05 }, epochs = 10 }");
   g_assert_no_error (t.error);
@@ -186,7 +155,7 @@ test_scale_settles (void)
   g_assert_cmpint (t.result.skipped, <, 20);
   g_assert_cmpint (t.result.updates, ==, t.result.steps - t.result.skipped);
   g_assert_cmpfloat (t.result.loss, <, 0.7);
-  finish (&t);
+  test_run_clear (&t);
 }
 
 /* The loss of the last evaluation in log.jsonl. */
@@ -243,7 +212,7 @@ static void
 test_applied (void)
 {
   enum { UPDATES = 6 * 10 };
-  Trained t;
+  TestRun t;
   train (&t, "num_workers = 0", "local loss = h.amp { h.loss 'cross_entropy' { logits, batch.label }, dtype = 'f16', init_scale = 16777216, growth_interval = 7 }\n"
                                 "return h.train { h.optimizer 'sgd' { loss, lr = 0.05 }, epochs = 6, schedule = h.schedule 'cosine' {}, log = { h.logger 'jsonl' { path = 'log.jsonl', interval = 1 } } }");
   g_assert_no_error (t.error);
@@ -268,7 +237,7 @@ test_applied (void)
   gsize one;
   g_autofree float *rate = parameter (&t, "hyper/lr", &one);
   g_assert_cmpfloat (*rate, ==, last);
-  finish (&t);
+  test_run_clear (&t);
 }
 
 /* Accuracy and loss over the evaluation set, last short batch and all, against a forward pass by hand over the trained numbers. */
@@ -276,7 +245,7 @@ static void
 test_evaluation (void)
 {
   enum { CLASSES = 4, SIDE = 8, OUT = 6, CHANNELS = 8 };
-  Trained t;
+  TestRun t;
   gsize n;
   train (&t, "num_workers = 0", PLAIN "local test = h.dataset 'synthetic' { shape = { 2, 8, 8 }, classes = 4, length = 77, noise = 1.5, split = 'test' }\n"
          "return h.train { step, epochs = 2, eval = { data = test, accuracy = h.metric 'accuracy' { logits, batch.label }, top2 = h.metric 'top_k' { logits, batch.label, k = 2 } }, log = { h.logger 'jsonl' { path = 'log.jsonl' } } }");
@@ -333,7 +302,7 @@ test_evaluation (void)
   g_assert_cmpuint (t.result.n_metrics, ==, 2);
   g_assert_cmpfloat_with_epsilon (logged_eval_loss (), loss, 1e-6 * loss);
   g_clear_pointer (&set, heddle_instance_free); /* before the registry: an instance reads its entry to the end */
-  finish (&t);
+  test_run_clear (&t);
 }
 
 /* A sum over many batches loses nothing: batches of one sample give the mean that a single batch gives.  Their f32 sum would be off by about 1e-5. */
@@ -344,13 +313,13 @@ test_long_evaluation (void)
   layers = "nn.flatten {}, nn.linear { 4 }";
   for (guint i = 0; i < 2; i++)
     {
-      Trained t;
+      TestRun t;
       g_autofree char *body = g_strdup_printf (PLAIN "local test = h.dataset 'synthetic' { shape = { 2, 8, 8 }, classes = 4, length = 20011, noise = 1.5, split = 'test' }\n"
         "return h.train { step, epochs = 1, max_steps = 1, eval = { data = test, batch_size = %d }, log = { h.logger 'jsonl' { path = 'log.jsonl' } } }", i ? 20011 : 1);
       train (&t, "num_workers = 0", body);
       g_assert_no_error (t.error);
       loss[i] = logged_eval_loss ();
-      finish (&t);
+      test_run_clear (&t);
     }
   layers = NETWORK;
   g_test_message ("%.9g in batches of one, %.9g in one batch", loss[0], loss[1]);
@@ -361,7 +330,7 @@ test_long_evaluation (void)
 static void
 test_plateau (void)
 {
-  Trained a, b;
+  TestRun a, b;
   const char *form = PLAIN "return h.train { step, epochs = %d, schedule = h.schedule 'plateau' { factor = 0, patience = 0, threshold = 1e6 } }";
   g_autofree char *two = g_strdup_printf (form, 2), *five = g_strdup_printf (form, 5);
   train (&a, "num_workers = 0", two);
@@ -370,15 +339,15 @@ test_plateau (void)
   g_assert_no_error (b.error);
   /* the first report is the best so far; the second, at the end of epoch 2, drops the rate to nothing */
   g_assert_cmpfloat (distance (&a, &b, "5.weight"), ==, 0);
-  finish (&a);
-  finish (&b);
+  test_run_clear (&a);
+  test_run_clear (&b);
 }
 
 /* Accumulation with weights, on an uneven last window, is the weighted mean over the window: the same as one batch of all its samples. */
 static void
 test_weighted_accumulation (void)
 {
-  Trained a, b;
+  TestRun a, b;
   const char *form = "local loss = h.loss 'cross_entropy' { logits, batch.label, class_weights = { 1, 5, 0.25, 2 } }\n"
                      "return h.train { h.optimizer 'sgd' { loss, lr = 0.1 }, epochs = 2, accumulate = %d }";
   g_autofree char *one = g_strdup_printf (form, 1), *four = g_strdup_printf (form, 4);
@@ -390,8 +359,8 @@ test_weighted_accumulation (void)
   g_assert_no_error (b.error);
   g_assert_cmpint (a.result.updates, ==, b.result.updates);
   g_assert_cmpfloat (distance (&a, &b, "0.weight"), <, 3e-6);
-  finish (&a);
-  finish (&b);
+  test_run_clear (&a);
+  test_run_clear (&b);
 }
 
 /* ---- losses of float targets: a network that gives back its image through 16 numbers learns the 4 prototypes ---- */
@@ -413,14 +382,14 @@ static const struct { const char *name, *layers, *target, *loss; double start, b
 static double
 loss_of (guint i, const char *form, const char *rest)
 {
-  Trained t;
+  TestRun t;
   g_autofree char *loss = g_strdup_printf ("h.loss %s", float_losses[i].loss), *whole = g_strdup_printf (form, loss);
   g_autofree char *body = g_strdup_printf ("local target = %s\nlocal loss = %s\n%s", float_losses[i].target, whole, rest);
   train (&t, "num_workers = 0", body);
   g_assert_no_error (t.error);
   double last = t.result.loss;
   g_assert_cmpint (t.result.skipped, <=, 8);
-  finish (&t);
+  test_run_clear (&t);
   return last;
 }
 
@@ -481,8 +450,6 @@ main (int argc, char **argv)
   g_test_add_func ("/training/float-losses", test_float_losses);
   g_test_add_func ("/training/float-loss-refusals", test_float_loss_refusals);
   int status = g_test_run ();
-  g_autofree char *file = g_build_filename (folder, "run.lua", NULL);
-  g_remove (file);
   g_rmdir (folder);
   g_free (folder);
   return status;

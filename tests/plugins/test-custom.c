@@ -1,10 +1,8 @@
 /* test-custom.c: operations that plugins bring: a plugin's network against the same one without it, AMP, printing, recomputing, and every refusal. */
-#include <glib/gstdio.h>
 #include <math.h>
 #include <string.h>
 
-#include "pipeline/pipeline.h"
-#include "script/script.h"
+#include "run.h"
 #include "swish.h"
 
 static char *folder;
@@ -14,28 +12,14 @@ typedef struct { double loss; char *programs; } Outcome;
 static Outcome
 train (const char *options, const char *loss)
 {
-  GError *error = NULL;
-  HeddleRunResult result;
-  g_autofree char *file = g_build_filename (folder, "run.lua", NULL);
   g_autofree char *text = g_strdup_printf ("local h = require 'heddle'\nlocal data = h.dataset 'synthetic' { shape = { 2, 5, 5 }, classes = 4, length = 200, noise = 0.5 }\n"
                                            "local batch = h.prefetch { data, batch_size = 20, shuffle = true, num_workers = 0 }\n"
                                            "local logits = h.model 'swish' { batch.image, classes = 4, %s }\nlocal loss = h.loss 'cross_entropy' { logits, batch.label }\n"
                                            "return h.train { h.optimizer 'sgd' { %s, lr = 0.1 }, epochs = 4, seed = 2 }\n", options, loss);
-  HeddleRegistry *registry = heddle_registry_new (NULL);
-  g_assert_true (g_file_set_contents (file, text, -1, NULL));
-  HeddleGraph *graph = heddle_script_load (file, registry, NULL, NULL, &error);
-  g_assert_no_error (error);
-  HeddlePipeline *p = heddle_pipeline_new (graph, &error);
-  g_assert_no_error (error);
-  heddle_pipeline_compile (p, &error);
-  g_assert_no_error (error);
-  heddle_pipeline_run (p, &result, &error);
-  g_assert_no_error (error);
-  Outcome o = { result.loss, heddle_pipeline_print_programs (p) };
-  heddle_pipeline_free (p);
-  heddle_graph_free (graph);
-  heddle_registry_free (registry);
-  g_remove (file);
+  TestRun r = test_run (folder, text, TEST_RAN);
+  g_assert_no_error (r.error);
+  Outcome o = { r.result.loss, heddle_pipeline_print_programs (r.pipeline) };
+  test_run_clear (&r);
   return o;
 }
 
