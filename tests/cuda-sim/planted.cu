@@ -67,3 +67,19 @@ one_too_many (float *x, int n)
     x[i] = 1;
 }
 HEDDLE_EXPORT_KERNEL (one_too_many)
+
+/* nobody launches it but into a capture */
+extern "C" __global__ void
+never_run (float *x)
+{
+  *x = 1;
+}
+HEDDLE_EXPORT_KERNEL (never_run)
+
+struct Much { char bytes[4104]; };
+extern "C" __global__ void
+much (Much m)
+{
+  (void) m;
+}
+HEDDLE_EXPORT_KERNEL (much)
