@@ -39,7 +39,8 @@ remedy (cudaError_t status, const char *function)
     case cudaErrorSystemDriverMismatch: text = "the driver's library and its kernel module are of different versions: restart the machine, or in a container use the host's libcuda.so.1"; break;
     case cudaErrorCompatNotSupportedOnDevice: text = "the forward compatibility package (cuda-compat) is for data centre GPUs: take its folder out of LD_LIBRARY_PATH, or update the driver"; break;
     case cudaErrorDevicesUnavailable: text = "another process has the GPU for itself alone"; break;
-    case cudaErrorECCUncorrectable: case cudaErrorLaunchTimeout: text = "the GPU itself reports a fault: look at nvidia-smi and the kernel's log"; break;
+    case cudaErrorLaunchTimeout: text = "this GPU also drives a display, whose watchdog ends kernels that take seconds: use a smaller batch, or a GPU without a display"; break;
+    case cudaErrorECCUncorrectable: text = "the GPU itself reports a fault: look at nvidia-smi and the kernel's log"; break;
     default: break;
     }
   return text;
