@@ -96,6 +96,8 @@ cudaError_t
 cudaGetDeviceProperties (struct cudaDeviceProp *p, int)
 {
   memset (p, 0, sizeof *p);
+  if (call_fails (false))
+    return result (cudaErrorUnknown);
   snprintf (p->name, sizeof p->name, "simulated device");
   p->totalGlobalMem = limit;
   p->sharedMemPerBlock = 48 << 10;
@@ -534,6 +536,8 @@ cudaEventQuery (cudaEvent_t e)
   Event *event = (Event *) e;
   if (not_now (e))
     return last_error;
+  if (call_fails (false))
+    return result (cudaErrorUnknown);
   bool done = !event->state || event->state->done;
   if (!done)
     run_front (event->state->stream);
@@ -727,6 +731,9 @@ cudaError_t
 cudaLibraryGetKernel (cudaKernel_t *k, cudaLibrary_t, const char *name)
 {
   ENTER;
+  *k = nullptr;
+  if (call_fails (false))
+    return result (cudaErrorUnknown);
   *k = (cudaKernel_t) find_kernel (name);
   return *k ? cudaSuccess : refuse (cudaErrorSymbolNotFound, name);
 }
@@ -762,6 +769,8 @@ driver_function (void **f, void *, const char *name)
   IN_CONTEXT;
   if (unsafe_call ())
     return (int) last_error;
+  if (call_fails (false))
+    return (int) result (cudaErrorUnknown);
   *f = (void *) find_kernel (name);
   return *f ? 0 : (int) refuse (cudaErrorSymbolNotFound, name);
 }

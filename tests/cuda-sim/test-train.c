@@ -265,9 +265,9 @@ run_plan (HeddlePlan *plan, gint64 n, float number)
     g_assert_cmpfloat (y[i], ==, 2 * (number + (float) i) + 1);
 }
 
-/* A plan that needs more memory moves everybody's: what was captured of others before is captured anew. */
+/* A plan that needs more memory moves everybody's: what was captured of others before is captured anew, or if it cannot be launched piece by piece. */
 static void
-test_moved (void)
+moved (gboolean captured)
 {
   g_autoptr (GError) error = NULL;
   HeddleFlags flags = { .cuda_graphs = TRUE };
@@ -278,15 +278,24 @@ test_moved (void)
   for (int i = 0; i < 3; i++)
     run_plan (small, 5, (float) i);
   HeddlePlan *large = plan_new (device, vars, "large", 5000);
+  SIM (heddle_sim_no_captures) (!captured);
   for (int i = 0; i < 3; i++)
     {
       run_plan (large, 5000, (float) i);
       run_plan (small, 5, (float) (i + 7));
     }
+  SIM (heddle_sim_no_captures) (FALSE);
   heddle_plan_free (small);
   heddle_plan_free (large);
   heddle_variables_free (vars);
   heddle_device_close (device);
+}
+
+static void
+test_moved (void)
+{
+  moved (TRUE);
+  moved (FALSE);
 }
 
 static gpointer
