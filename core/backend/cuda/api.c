@@ -35,6 +35,7 @@ remedy (cudaError_t status, const char *function)
       break;
     case cudaErrorNoKernelImageForDevice: case cudaErrorUnsupportedPtxVersion: case cudaErrorInvalidDeviceFunction:
       text = "this build has no code for that GPU's architecture: configure with --with-cuda-arch including it, or update the driver"; break;
+    case cudaErrorLaunchOutOfResources: text = "a block of so many threads needs more registers than there are: __launch_bounds__ (threads) in the kernel's source, or fewer threads a block"; break;
     case cudaErrorSystemNotReady: text = "a service of the driver is not running: on machines with NVSwitch nvidia-fabricmanager, of the driver's own version"; break;
     case cudaErrorSystemDriverMismatch: text = "the driver's library and its kernel module are of different versions: restart the machine, or in a container use the host's libcuda.so.1"; break;
     case cudaErrorCompatNotSupportedOnDevice: text = "the forward compatibility package (cuda-compat) is for data centre GPUs: take its folder out of LD_LIBRARY_PATH, or update the driver"; break;
