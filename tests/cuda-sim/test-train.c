@@ -228,7 +228,7 @@ test_uncaptured (void)
     }
   g_test_trap_subprocess (NULL, 0, 0);
   g_test_trap_assert_passed ();
-  g_test_trap_assert_stderr ("*heddle: \"train\" does not become a CUDA graph, its steps are launched one by one: cudaLaunchKernel in conv2d *cudaErrorStreamCaptureUnsupported*");
+  g_test_trap_assert_stderr ("*heddle: \"train\" does not become a CUDA graph, its steps are launched one by one: ?*");
 }
 
 /* y = 2 x + 1 of N numbers in three steps at least, whose results lie in the arena */
