@@ -68,6 +68,15 @@ one_too_many (float *x, int n)
 }
 HEDDLE_EXPORT_KERNEL (one_too_many)
 
+/* four numbers at once, from where the caller says */
+struct alignas (16) Four { float v[4]; };
+extern "C" __global__ void
+four (const float *x, float *y, int64_t from)
+{
+  *(Four *) y = *(const Four *) (x + from);
+}
+HEDDLE_EXPORT_KERNEL (four)
+
 /* nobody launches it but into a capture */
 extern "C" __global__ void
 never_run (float *x)

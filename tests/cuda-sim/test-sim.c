@@ -1,5 +1,5 @@
 /* tests/cuda-sim/test-sim.c: the simulated device itself: what it computes, and that it catches planted bugs: a missing wait, a missing barrier,
- * a store out of bounds, a host that reads too early, what a capture does not allow, pinned memory given back too early. */
+ * a store out of bounds, a misaligned load, a host that reads too early, what a capture does not allow, pinned memory given back too early. */
 #include "fake.h"
 
 #include <dlfcn.h>
@@ -596,6 +596,23 @@ test_out_of_bounds (void)
 #endif
 }
 
+/* Four numbers in one load must begin at a multiple of 16 bytes. */
+static void
+test_misaligned (void)
+{
+  gint64 from = g_test_subprocess () ? 1 : 4;
+  float *x = device_new (8), *y = device_new (4);
+  run ("four", (dim3) { 1, 1, 1 }, (dim3) { 1, 1, 1 }, (void *[]) { &x, &y, &from }, 0, NULL);
+  OK (cudaDeviceSynchronize ());
+  cudaFree (x);
+  cudaFree (y);
+  if (!g_test_subprocess ())
+    {
+      g_test_trap_subprocess (NULL, 0, 0);
+      g_test_trap_assert_failed ();
+    }
+}
+
 static void
 test_divergence (void)
 {
@@ -664,6 +681,7 @@ main (int argc, char **argv)
   g_test_add_func ("/sim/planted/devices", test_devices);
   g_test_add_func ("/sim/planted/parameters", test_parameters);
   g_test_add_func ("/sim/planted/store out of bounds", test_out_of_bounds);
+  g_test_add_func ("/sim/planted/misaligned load", test_misaligned);
   g_test_add_func ("/sim/planted/barrier divergence", test_divergence);
   g_test_add_func ("/sim/planted/host touches device memory", test_host_touches_device);
   g_test_add_func ("/sim/planted/leak", test_leak);
