@@ -15,7 +15,9 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
+#include <thread>
 #include <vector>
 #include <dlfcn.h>
 #include <elf.h>
@@ -33,22 +35,48 @@
 struct Stream;
 struct Graph;
 struct EventState { bool done = false; Stream *stream = nullptr; size_t number = 0; double time = 0; };
-/* PREPARE runs when the work is handed over, RUN when it is executed. */
-struct Work { std::function<void ()> prepare; std::function<int ()> run; std::shared_ptr<EventState> waits, signals; const char *what = ""; };
-struct Stream { std::deque<Work> queue; size_t handed = 0, done = 0; bool nonblocking = false; Graph *capture = nullptr; bool origin = false; };
-struct Event { std::shared_ptr<EventState> state; Graph *captured = nullptr; };
-struct Graph { std::vector<Work> works; };
+/* PREPARE runs when the work is handed over, RUN when it is executed; it reads or writes BYTES of pinned memory at HOST. */
+struct Work
+{
+  std::function<void ()> prepare;
+  std::function<int ()> run;
+  std::shared_ptr<EventState> waits, signals;
+  const char *what = "", *host = nullptr;
+  size_t bytes = 0;
+};
+/* How much of the work of each stream of a capture comes before something. */
+typedef std::map<Stream *, size_t> Reach;
+struct Stream { std::deque<Work> queue; size_t handed = 0, done = 0; bool nonblocking = false; int device = 0; Graph *capture = nullptr; bool origin = false; Reach reach; };
+struct Event { std::shared_ptr<EventState> state; unsigned long captured = 0; Reach reach; int device = 0; bool timed = true; };
+/* MODE, THREAD, NUMBER (from 1) and INVALID: of its capture */
+struct Graph { std::vector<Work> works; int mode = 0; std::thread::id thread; unsigned long number = 0; bool invalid = false; };
 
 typedef std::recursive_mutex Mutex;
 static Mutex &mutex () { static Mutex *m = new Mutex; return *m; }
-#define ENTER std::lock_guard<Mutex> guard (mutex ())
+#define LOCK std::lock_guard<Mutex> guard (mutex ())
+/* of a call that needs a context: it makes one on the thread's device, and that one current */
+#define ENTER LOCK; enter_context ()
 
 static Stream null_stream;
 static std::vector<Stream *> &streams () { static auto *s = new std::vector<Stream *>; return *s; }
-static cudaError_t last_error, sticky;
+static std::set<Event *> &events () { static auto *s = new std::set<Event *>; return *s; }
+/* under capture now */
+static std::vector<Graph *> &captures () { static auto *g = new std::vector<Graph *>; return *g; }
+static thread_local cudaError_t last_error;
+static cudaError_t sticky;
 static char message[512];
-static long n_allocations, n_launches, n_syncs, n_graph_launches, n_operations, n_calls, fail_allocation, fail_call, n_events, n_graphs;
-static int captures;
+static long n_allocations, n_launches, n_syncs, n_graph_launches, n_operations, n_calls, fail_allocation, fail_call, n_graphs, contexts;
+static bool no_captures;               /* a test's wish: nothing that is launched can be captured */
+/* each thread has its own device, 0 at first, and a context only once something asked for one */
+static thread_local int current_device, current_context = -1;
+static thread_local int thread_mode = cudaStreamCaptureModeGlobal;
+
+static void
+enter_context (void)
+{
+  current_context = current_device;
+  contexts |= 1l << current_device;
+}
 
 static cudaError_t
 result (cudaError_t e)
@@ -238,6 +266,18 @@ now (void)
 static Stream *of (cudaStream_t s) { return !s || s == cudaStreamLegacy || s == cudaStreamPerThread ? &null_stream : (Stream *) s; }
 static void drain (Stream *s, size_t upto);
 
+static bool
+is_stream (const Stream *s)
+{
+  bool known = s == &null_stream;
+  for (size_t i = 0; i < streams ().size () && !known; i++)
+    known = streams ()[i] == s;
+  return known;
+}
+
+/* The I-th stream, from 0; the legacy one is the last. */
+static Stream *stream_at (size_t i) { return i < streams ().size () ? streams ()[i] : &null_stream; }
+
 /* A wait stays in front of its stream until it is over: while the other stream is driven nothing behind it may run.  It may be over, and run, by then. */
 static void
 run_front (Stream *s)
@@ -279,10 +319,10 @@ others_first (Stream *s)
   while (any)
     {
       any = false;
-      for (size_t i = 0; i < streams ().size (); i++)
-        while (streams ()[i] != s && may_run (streams ()[i]))
+      for (size_t i = 0; i <= streams ().size (); i++)
+        while (stream_at (i) != s && may_run (stream_at (i)))
           {
-            run_front (streams ()[i]);
+            run_front (stream_at (i));
             any = true;
           }
     }
@@ -304,9 +344,8 @@ drain (Stream *s, size_t upto)
 static void
 drain_all (void)
 {
-  for (size_t i = 0; i < streams ().size (); i++)
-    drain (streams ()[i], streams ()[i]->handed);
-  drain (&null_stream, null_stream.handed);
+  for (size_t i = 0; i <= streams ().size (); i++)
+    drain (stream_at (i), stream_at (i)->handed);
 }
 
 static void
@@ -319,14 +358,69 @@ waited (void)
 static void
 after_push (Stream *s)
 {
-  if (schedule == EAGER || s == &null_stream)
+  if (schedule == EAGER)
     drain (s, s->handed);
-  for (int i = (int) (schedule == RANDOM ? random_number () % 4 : 0); i > 0 && !streams ().empty (); i--)
+  for (int i = (int) (schedule == RANDOM ? random_number () % 4 : 0); i > 0; i--)
     {
-      Stream *lucky = streams ()[random_number () % streams ().size ()];
+      Stream *lucky = stream_at (random_number () % (streams ().size () + 1));
       if (may_run (lucky))
         run_front (lucky);
     }
+}
+
+/* ---- captures: what may not be called while one goes on, and by whom ---- */
+
+static Graph *
+capture_of (unsigned long number)
+{
+  Graph *found = nullptr;
+  for (Graph *g : captures ())
+    found = g->number == number ? g : found;
+  return found;
+}
+
+/* An operation that a capture does not allow ends it: all that follows fails until cudaStreamEndCapture. */
+static cudaError_t
+spoil (Graph *g, cudaError_t e, const char *text)
+{
+  g->invalid = true;
+  return refuse (e, text);
+}
+
+/* A call that waits, allocates or loads: "potentially unsafe" in the words of cudaThreadExchangeStreamCaptureMode. */
+static cudaError_t
+unsafe_call (void)
+{
+  cudaError_t e = cudaSuccess;
+  for (Graph *g : captures ())
+    if (thread_mode != cudaStreamCaptureModeRelaxed && g->mode != cudaStreamCaptureModeRelaxed
+        && (g->thread == std::this_thread::get_id () || (g->mode == cudaStreamCaptureModeGlobal && thread_mode == cudaStreamCaptureModeGlobal)))
+      e = spoil (g, cudaErrorStreamCaptureUnsupported, "a call that waits, allocates or loads while a stream is captured");
+  return e;
+}
+
+static cudaError_t
+capture_work (Stream *s, Work work)
+{
+  Graph *g = s->capture;
+  if (g->invalid)
+    return refuse (cudaErrorStreamCaptureInvalidated, "the capture has failed before");
+  if (no_captures && work.run)
+    return spoil (g, cudaErrorStreamCaptureUnsupported, "made incapturable by the simulated device");
+  s->reach[s]++;
+  g->works.push_back (std::move (work));
+  return cudaSuccess;
+}
+
+/* The legacy stream and those that are not cudaStreamNonBlocking wait for each other. */
+static void
+heed_legacy (Stream *s)
+{
+  for (size_t i = 0; s == &null_stream && i < streams ().size (); i++)
+    if (!streams ()[i]->nonblocking)
+      drain (streams ()[i], streams ()[i]->handed);
+  if (s != &null_stream && !s->nonblocking)
+    drain (&null_stream, null_stream.handed);
 }
 
 static cudaError_t
@@ -336,29 +430,30 @@ push (cudaStream_t st, Work work)
   n_operations++;
   if (sticky)
     return result (sticky);
+  if (!is_stream (s))
+    return refuse (cudaErrorInvalidResourceHandle, "no such stream");
   if (s->capture)
-    s->capture->works.push_back (std::move (work));
-  else if (s == &null_stream && captures)
-    return refuse (cudaErrorStreamCaptureImplicit, "work for the legacy stream while another stream is captured");
-  else
-    {
-      if (s == &null_stream)
-        for (size_t i = 0; i < streams ().size (); i++)
-          if (!streams ()[i]->nonblocking)
-            drain (streams ()[i], streams ()[i]->handed);
-      if (work.prepare)
-        work.prepare ();
-      s->queue.push_back (std::move (work));
-      s->handed++;
-      after_push (s);
-    }
+    return capture_work (s, std::move (work));
+  if (s == &null_stream && !captures ().empty ())
+    return spoil (captures ()[0], cudaErrorStreamCaptureImplicit, "work for the legacy stream while another stream is captured");
+  heed_legacy (s);
+  if (work.prepare)
+    work.prepare ();
+  s->queue.push_back (std::move (work));
+  s->handed++;
+  after_push (s);
   return result (sticky);
 }
 
-static cudaError_t
-no_capture (void)
+/* Is there work that is not done and reads or writes pinned memory in [P, P + N)? */
+static bool
+in_flight (const char *p, size_t n)
 {
-  return captures ? refuse (cudaErrorStreamCaptureUnsupported, "a call that waits or allocates while a stream is captured") : cudaSuccess;
+  bool found = false;
+  for (size_t i = 0; i <= streams ().size (); i++)
+    for (const Work &w : stream_at (i)->queue)
+      found |= w.host && w.host < p + n && p < w.host + w.bytes;
+  return found;
 }
 
 static bool
@@ -450,13 +545,44 @@ find_kernel (const char *name)
   return found;
 }
 
+/* Code is loaded when a kernel is launched for the first time; in a capture that may be too late. */
+static cudaError_t
+load_kernel (const simt::Kernel *k, Stream *s)
+{
+  static auto *loaded = new std::set<std::pair<int, const simt::Kernel *>>;
+  bool late = s->capture && !loaded->count ({ current_device, k });
+  if (!late)
+    loaded->insert ({ current_device, k });
+  return late ? spoil (s->capture, cudaErrorStreamCaptureUnsupported, "a kernel that has never run is launched while a stream is captured") : cudaSuccess;
+}
+
+static const char *
+launch_fault (const simt::Kernel *k, dim3 grid, dim3 block, size_t dynamic)
+{
+  size_t parameters = 0;
+  for (int i = 0; i < k->n; i++)
+    parameters += (k->sizes[i] + 7) & ~(size_t) 7;
+  const char *text = nullptr;
+  if ((size_t) block.x * block.y * block.z > 1024 || !block.x || !block.y || !block.z || block.z > 64 || !grid.x || grid.x > 0x7fffffff || !grid.y || !grid.z || grid.y > 65535 || grid.z > 65535)
+    text = "a grid or block of impossible size";
+  else if (dynamic > 48 << 10)
+    text = "more than 48 KiB of shared memory";
+  else if (parameters > 4096)
+    text = "more than 4096 bytes of parameters";        /* before CUDA 12.1 */
+  return text;
+}
+
 static cudaError_t
 launch_kernel (const simt::Kernel *k, dim3 grid, dim3 block, void **arguments, size_t dynamic, cudaStream_t stream)
 {
-  if ((size_t) block.x * block.y * block.z > 1024 || !block.x || !block.y || !block.z || !grid.x || !grid.y || !grid.z || grid.y > 65535 || grid.z > 65535 || block.z > 64)
-    return refuse (cudaErrorInvalidConfiguration, "a grid or block of impossible size");
-  if (dynamic > 48 << 10)
-    return refuse (cudaErrorInvalidValue, "more than 48 KiB of shared memory");
+  Stream *s = of (stream);
+  const char *fault = launch_fault (k, grid, block, dynamic);
+  if (fault)
+    return refuse (cudaErrorInvalidConfiguration, fault);
+  if (is_stream (s) && s != &null_stream && s->device != current_device)
+    return refuse (cudaErrorInvalidResourceHandle, "a launch on a stream of another device than the thread's");
+  if (is_stream (s) && load_kernel (k, s))
+    return last_error;
   auto kept = std::make_shared<std::vector<std::vector<char>>> ();
   for (int i = 0; i < k->n; i++)                  /* arguments are read at the call, as the driver does */
     kept->emplace_back ((char *) arguments[i], (char *) arguments[i] + k->sizes[i]);

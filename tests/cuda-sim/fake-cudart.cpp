@@ -1,7 +1,7 @@
 /* cuda-sim/fake-cudart.cpp: a stand-in for libcudart whose device is this process.  Streams are adversarial: work runs only when something forces it
  * (HEDDLE_SIM_SCHEDULE=lazy), at once (eager), or every other stream as far as it may first (greedy), or at random (random): what is not ordered by events
  * or waits runs in an order that hurts.  Device memory cannot be touched from outside (PROT_NONE) but while work runs; red zones are looked at when work is
- * waited for.  Must not know any kernel: they lie in the shared object that HEDDLE_SIM_KERNELS names.
+ * waited for.  A capture refuses what the real one does, and is spoilt by it.  Must not know any kernel: they lie in the shared object that HEDDLE_SIM_KERNELS names.
  * HEDDLE_SIM_STRICT=1: exit status 86 if memory, streams, events or graphs are never given back. */
 #include "device.h"
 
@@ -13,6 +13,9 @@ cudaError_t
 heddle_sim_enqueue (cudaStream_t stream, int (*run) (const void *), const void *data, size_t bytes)
 {
   ENTER;
+  Stream *s = of (stream);
+  if (is_stream (s) && s != &null_stream && s->device != current_device)
+    return refuse (cudaErrorInvalidResourceHandle, "work of a library on a stream of another device than the thread's");
   std::string copy ((const char *) data, bytes);
   Work work;
   work.what = "library";
@@ -21,9 +24,10 @@ heddle_sim_enqueue (cudaStream_t stream, int (*run) (const void *), const void *
 }
 
 void heddle_sim_message (const char *text) { snprintf (message, sizeof message, "%s", text); }
-int heddle_sim_is_device (const void *p, size_t n) { ENTER; return in_device (p, n); }
+int heddle_sim_is_device (const void *p, size_t n) { LOCK; return in_device (p, n); }
 void heddle_sim_fail_allocation (long n) { fail_allocation = n; }
 void heddle_sim_fail_call (long n) { fail_call = n; }
+void heddle_sim_no_captures (int on) { no_captures = on; }
 void heddle_sim_limit (size_t bytes) { limit = bytes; }
 void heddle_sim_schedule (const char *name) { set_schedule (name); }
 
@@ -31,7 +35,8 @@ long
 heddle_sim_counter (const char *name)
 {
   const struct { const char *name; long value; } all[] = { { "allocations", n_allocations }, { "launches", n_launches }, { "syncs", n_syncs }, { "graph_launches", n_graph_launches },
-    { "operations", n_operations }, { "live", (long) live }, { "peak", (long) peak }, { "calls", n_calls }, { "failing", fail_call }, { "failing_allocation", fail_allocation } };
+    { "operations", n_operations }, { "live", (long) live }, { "peak", (long) peak }, { "calls", n_calls }, { "failing", fail_call }, { "failing_allocation", fail_allocation },
+    { "contexts", contexts } };
   long value = -1;
   for (auto &c : all)
     if (!strcmp (c.name, name))
@@ -43,11 +48,23 @@ heddle_sim_counter (const char *name)
 
 static int devices (void) { return getenv ("HEDDLE_SIM_DEVICES") ? (int) number_of ("HEDDLE_SIM_DEVICES") : 1; }
 static int capability (void) { return getenv ("HEDDLE_SIM_CAPABILITY") ? (int) number_of ("HEDDLE_SIM_CAPABILITY") : 90; }
-static int current_device;
 
 cudaError_t cudaGetDeviceCount (int *n) { *n = devices (); return *n ? cudaSuccess : result (cudaErrorNoDevice); }
 cudaError_t cudaGetDevice (int *d) { *d = current_device; return cudaSuccess; }
-cudaError_t cudaSetDevice (int d) { return d < 0 || d >= devices () ? refuse (cudaErrorInvalidDevice, "no such device") : (current_device = d, cudaSuccess); }
+
+/* From CUDA 12 on the device's context is made here; before, by the next call that needs one. */
+cudaError_t
+cudaSetDevice (int d)
+{
+  LOCK;
+  if (d < 0 || d >= devices ())
+    return refuse (cudaErrorInvalidDevice, "no such device");
+  current_context = current_device == d ? current_context : -1;
+  current_device = d;
+  if (CUDART_VERSION >= 12000)
+    enter_context ();
+  return cudaSuccess;
+}
 cudaError_t cudaInitDevice (int d, unsigned, unsigned) { return cudaSetDevice (d); }
 cudaError_t cudaDriverGetVersion (int *v) { *v = CUDART_VERSION; return cudaSuccess; }
 cudaError_t cudaRuntimeGetVersion (int *v) { *v = CUDART_VERSION; return cudaSuccess; }
@@ -79,6 +96,8 @@ cudaError_t
 cudaGetDeviceProperties (struct cudaDeviceProp *p, int)
 {
   memset (p, 0, sizeof *p);
+  if (call_fails (false))
+    return result (cudaErrorUnknown);
   snprintf (p->name, sizeof p->name, "simulated device");
   p->totalGlobalMem = limit;
   p->sharedMemPerBlock = 48 << 10;
@@ -103,6 +122,8 @@ cudaGetErrorName (cudaError_t e)
     N (cudaSuccess), N (cudaErrorInvalidValue), N (cudaErrorMemoryAllocation), N (cudaErrorInvalidConfiguration), N (cudaErrorLaunchFailure), N (cudaErrorIllegalAddress),
     N (cudaErrorInvalidDevice), N (cudaErrorNoDevice), N (cudaErrorInvalidKernelImage), N (cudaErrorSymbolNotFound), N (cudaErrorNotReady), N (cudaErrorUnknown),
     N (cudaErrorStreamCaptureUnsupported), N (cudaErrorStreamCaptureImplicit), N (cudaErrorStreamCaptureIsolation), N (cudaErrorStreamCaptureUnjoined), N (cudaErrorIllegalState),
+    N (cudaErrorStreamCaptureInvalidated), N (cudaErrorStreamCaptureMerge), N (cudaErrorStreamCaptureWrongThread), N (cudaErrorCapturedEvent), N (cudaErrorDeviceUninitialized),
+    N (cudaErrorNoKernelImageForDevice),
     N (cudaErrorLaunchOutOfResources), N (cudaErrorInvalidResourceHandle) };
   const char *name = "cudaErrorFake";
   for (auto &n : names)
@@ -121,9 +142,9 @@ cudaError_t
 cudaMalloc (void **p, size_t n)
 {
   ENTER;
-  if (no_capture ())
-    return last_error;
   *p = nullptr;
+  if (unsafe_call ())
+    return last_error;
   if (call_fails (true))
     return result (cudaErrorMemoryAllocation);
   *p = n ? device_alloc (n) : nullptr;
@@ -136,7 +157,7 @@ cudaFree (void *p)
   ENTER;
   if (!p)
     return cudaSuccess;
-  if (no_capture ())
+  if (unsafe_call ())
     return last_error;
   drain_all ();
   return device_free ((char *) p) ? cudaSuccess : refuse (cudaErrorInvalidValue, "cudaFree: not the beginning of a block");
@@ -147,6 +168,8 @@ cudaHostAlloc (void **p, size_t n, unsigned)
 {
   ENTER;
   *p = nullptr;
+  if (unsafe_call ())
+    return last_error;
   if (call_fails (true))
     return result (cudaErrorMemoryAllocation);
   *p = aligned_alloc (4096, (n + 4095) & ~(size_t) 4095);
@@ -156,14 +179,30 @@ cudaHostAlloc (void **p, size_t n, unsigned)
 
 cudaError_t cudaMallocHost (void **p, size_t n) { return cudaHostAlloc (p, n, 0); }
 
+/* Nothing says that it waits. */
+static cudaError_t
+let_go (char *p)
+{
+  auto it = pinned ().find (p);
+  cudaError_t e = unsafe_call ();
+  if (!e && it == pinned ().end ())
+    e = refuse (cudaErrorInvalidValue, "not the beginning of pinned memory");
+  else if (!e && in_flight (p, it->second))
+    {
+      e = refuse (cudaErrorInvalidValue, "pinned memory is given back while a copy from or to it is in flight");
+      fprintf (stderr, "simulated device: %s\n", message);
+    }
+  if (!e)
+    pinned ().erase (it);
+  return e;
+}
+
 cudaError_t
 cudaFreeHost (void *p)
 {
   ENTER;
-  if (p)
-    drain_all ();
-  if (p && !pinned ().erase ((char *) p))
-    return refuse (cudaErrorInvalidValue, "cudaFreeHost: not pinned memory");
+  if (p && let_go ((char *) p))
+    return last_error;
   free (p);
   return cudaSuccess;
 }
@@ -172,12 +211,14 @@ cudaError_t
 cudaHostRegister (void *p, size_t n, unsigned)
 {
   ENTER;
+  if (unsafe_call ())
+    return last_error;
   if (call_fails (true))
     return result (cudaErrorMemoryAllocation);
   pinned ()[(char *) p] = n;
   return cudaSuccess;
 }
-cudaError_t cudaHostUnregister (void *p) { ENTER; drain_all (); pinned ().erase ((char *) p); return cudaSuccess; }
+cudaError_t cudaHostUnregister (void *p) { ENTER; return let_go ((char *) p); }
 cudaError_t cudaMallocAsync (void **p, size_t n, cudaStream_t) { return cudaMalloc (p, n); }
 
 cudaError_t
@@ -209,9 +250,17 @@ cudaMemcpyAsync (void *to, const void *from, size_t n, enum cudaMemcpyKind kind,
       snprintf (message, sizeof message, "memcpy of kind %d, %zu bytes: destination %s, source %s", (int) kind, n, to_device ? "device" : "host or out of bounds", from_device ? "device" : "host or out of bounds");
       return result (cudaErrorInvalidValue);
     }
+  if (!is_stream (of (st)))
+    return refuse (cudaErrorInvalidResourceHandle, "no such stream");
   Work work;
+  const void *host = to_device ? from : to;
   work.what = "memcpy";
   work.run = [=] { memcpy (to, from, n); return 0; };
+  if (true_kind != cudaMemcpyDeviceToDevice && in_pinned (host, n))
+    {
+      work.host = (const char *) host;
+      work.bytes = n;
+    }
   if (true_kind == cudaMemcpyHostToDevice && !in_pinned (from, n) && !of (st)->capture)
     {
       auto staged = std::make_shared<std::string> ((const char *) from, n);     /* pageable memory is read at the call */
@@ -228,13 +277,20 @@ cudaMemcpyAsync (void *to, const void *from, size_t n, enum cudaMemcpyKind kind,
   return e ? e : result (sticky);
 }
 
+/* From pageable memory it returns when that has been read, between places on the device at once: the legacy stream has the rest before it. */
 cudaError_t
 cudaMemcpy (void *to, const void *from, size_t n, enum cudaMemcpyKind kind)
 {
   ENTER;
+  if (unsafe_call ())
+    return last_error;
   cudaError_t e = cudaMemcpyAsync (to, from, n, kind, nullptr);
-  waited ();
-  return e;
+  if (!e && (!in_device (to, n) || in_pinned (from, n)))
+    {
+      drain (&null_stream, null_stream.handed);
+      waited ();
+    }
+  return e ? e : result (sticky);
 }
 
 cudaError_t
@@ -250,7 +306,8 @@ cudaMemsetAsync (void *p, int value, size_t n, cudaStream_t st)
   work.run = [=] { memset (p, value, n); return 0; };
   return push (st, work);
 }
-cudaError_t cudaMemset (void *p, int value, size_t n) { return cudaMemsetAsync (p, value, n, nullptr); }
+/* does not wait for device memory */
+cudaError_t cudaMemset (void *p, int value, size_t n) { ENTER; return unsafe_call () ? last_error : cudaMemsetAsync (p, value, n, nullptr); }
 
 cudaError_t
 cudaPointerGetAttributes (struct cudaPointerAttributes *a, const void *p)
@@ -271,6 +328,7 @@ cudaStreamCreateWithFlags (cudaStream_t *s, unsigned flags)
     return result (cudaErrorUnknown);
   Stream *made = new Stream;
   made->nonblocking = flags & cudaStreamNonBlocking;
+  made->device = current_device;
   streams ().push_back (made);
   *s = (cudaStream_t) made;
   return cudaSuccess;
@@ -284,6 +342,8 @@ cudaStreamDestroy (cudaStream_t s)
 {
   ENTER;
   Stream *dead = of (s);
+  if (!is_stream (dead))
+    return refuse (cudaErrorInvalidResourceHandle, "cudaStreamDestroy: no such stream");
   drain (dead, dead->handed);
   for (size_t i = 0; i < streams ().size (); i++)
     if (streams ()[i] == dead)
@@ -292,7 +352,7 @@ cudaStreamDestroy (cudaStream_t s)
         delete dead;
         return cudaSuccess;
       }
-  return refuse (cudaErrorInvalidResourceHandle, "cudaStreamDestroy: no such stream");
+  return refuse (cudaErrorInvalidResourceHandle, "cudaStreamDestroy: the legacy stream");
 }
 
 cudaError_t
@@ -300,8 +360,12 @@ cudaStreamSynchronize (cudaStream_t st)
 {
   ENTER;
   Stream *s = of (st);
+  if (!is_stream (s))
+    return refuse (cudaErrorInvalidResourceHandle, "no such stream");
   if (s->capture)
-    return refuse (cudaErrorStreamCaptureUnsupported, "waiting for a stream that is captured");
+    return spoil (s->capture, cudaErrorStreamCaptureUnsupported, "waiting for a stream that is captured");
+  if (unsafe_call ())
+    return last_error;
   if (call_fails (false))
     return result (cudaErrorUnknown);
   drain (s, s->handed);
@@ -313,7 +377,7 @@ cudaError_t
 cudaDeviceSynchronize (void)
 {
   ENTER;
-  if (no_capture ())
+  if (unsafe_call ())
     return last_error;
   if (call_fails (false))
     return result (cudaErrorUnknown);
@@ -327,23 +391,45 @@ cudaStreamQuery (cudaStream_t st)
 {
   ENTER;
   Stream *s = of (st);
+  if (!is_stream (s))
+    return refuse (cudaErrorInvalidResourceHandle, "no such stream");
+  if (s->capture)
+    return spoil (s->capture, cudaErrorStreamCaptureUnsupported, "asking after a stream that is captured");
+  if (unsafe_call ())
+    return last_error;
   if (!s->queue.empty ())
     run_front (s);
   return sticky ? result (sticky) : s->queue.empty () ? cudaSuccess : cudaErrorNotReady;
 }
 
+/* ---- events ---- */
+
+static bool is_event (cudaEvent_t e) { return events ().count ((Event *) e) > 0; }
+
 cudaError_t
-cudaEventCreateWithFlags (cudaEvent_t *e, unsigned)
+cudaEventCreateWithFlags (cudaEvent_t *e, unsigned flags)
 {
   ENTER;
   if (call_fails (false))
     return result (cudaErrorUnknown);
-  *e = (cudaEvent_t) new Event;
-  n_events++;
+  Event *made = new Event;
+  made->device = current_device;
+  made->timed = !(flags & cudaEventDisableTiming);
+  events ().insert (made);
+  *e = (cudaEvent_t) made;
   return cudaSuccess;
 }
 cudaError_t cudaEventCreate (cudaEvent_t *e) { return cudaEventCreateWithFlags (e, 0); }
-cudaError_t cudaEventDestroy (cudaEvent_t e) { ENTER; delete (Event *) e; n_events--; return cudaSuccess; }
+
+cudaError_t
+cudaEventDestroy (cudaEvent_t e)
+{
+  ENTER;
+  if (!events ().erase ((Event *) e))
+    return refuse (cudaErrorInvalidResourceHandle, "cudaEventDestroy: no such event");
+  delete (Event *) e;
+  return cudaSuccess;
+}
 
 cudaError_t
 cudaEventRecord (cudaEvent_t e, cudaStream_t st)
@@ -351,9 +437,16 @@ cudaEventRecord (cudaEvent_t e, cudaStream_t st)
   ENTER;
   Event *event = (Event *) e;
   Stream *s = of (st);
+  if (!is_event (e) || !is_stream (s))
+    return refuse (cudaErrorInvalidResourceHandle, "cudaEventRecord: no such event or stream");
+  if (s != &null_stream && event->device != s->device)
+    return refuse (cudaErrorInvalidResourceHandle, "an event recorded on a stream of another device");
   if (call_fails (false))
     return result (cudaErrorUnknown);
-  event->captured = s->capture;
+  if (s->capture && s->capture->invalid)
+    return refuse (cudaErrorStreamCaptureInvalidated, "the capture has failed before");
+  event->captured = s->capture ? s->capture->number : 0;
+  event->reach = s->capture ? s->reach : Reach ();
   event->state = nullptr;
   if (s->capture)
     return cudaSuccess;                  /* a graph's works are in one order anyway */
@@ -366,25 +459,59 @@ cudaEventRecord (cudaEvent_t e, cudaStream_t st)
 }
 cudaError_t cudaEventRecordWithFlags (cudaEvent_t e, cudaStream_t st, unsigned) { return cudaEventRecord (e, st); }
 
+/* The stream joins the capture that the event was recorded in, or one that it is in already waits for another of it. */
+static cudaError_t
+wait_captured (Stream *s, const Event *event)
+{
+  Graph *g = event->captured ? capture_of (event->captured) : nullptr;
+  if (event->captured && !g)
+    return refuse (cudaErrorCapturedEvent, "waiting for an event that was last recorded in a capture that is over");
+  if (!g)
+    return spoil (s->capture, cudaErrorStreamCaptureIsolation, "a captured stream waits for an event from outside the capture");
+  if (s->capture && s->capture != g)
+    return spoil (g, cudaErrorStreamCaptureMerge, "two captures are joined");
+  if (g->invalid)
+    return refuse (cudaErrorStreamCaptureInvalidated, "the capture has failed before");
+  s->capture = g;
+  for (auto &r : event->reach)
+    s->reach[r.first] = std::max (s->reach[r.first], r.second);
+  return cudaSuccess;
+}
+
 cudaError_t
 cudaStreamWaitEvent (cudaStream_t st, cudaEvent_t e, unsigned)
 {
   ENTER;
   Event *event = (Event *) e;
   Stream *s = of (st);
+  if (!is_event (e) || !is_stream (s))
+    return refuse (cudaErrorInvalidResourceHandle, "cudaStreamWaitEvent: no such event or stream");
   if (call_fails (false))
     return result (cudaErrorUnknown);
-  if (event->captured && !s->capture)
-    s->capture = event->captured;        /* the stream joins the capture */
-  if (event->captured)
-    return cudaSuccess;
-  if (s->capture && event->state && !event->state->done)
-    return refuse (cudaErrorStreamCaptureIsolation, "a captured stream waits for an event from outside the capture");
-  if (!event->state || s->capture)
+  if (event->captured || (s->capture && event->state))
+    return wait_captured (s, event);
+  if (!event->state)
     return cudaSuccess;
   Work work;
   work.waits = event->state;
   return push (st, work);
+}
+
+/* What is asked of an event here and now: it must not be part of a capture, and there must be none that forbids it. */
+static cudaError_t
+not_now (cudaEvent_t e)
+{
+  const Event *event = (const Event *) e;
+  cudaError_t status = cudaSuccess;
+  if (!is_event (e))
+    status = refuse (cudaErrorInvalidResourceHandle, "no such event");
+  else if (event->captured && capture_of (event->captured))
+    status = spoil (capture_of (event->captured), cudaErrorCapturedEvent, "an event that was recorded in a capture");
+  else if (event->captured)
+    status = refuse (cudaErrorCapturedEvent, "an event that was recorded in a capture");
+  else
+    status = unsafe_call ();
+  return status;
 }
 
 cudaError_t
@@ -392,8 +519,8 @@ cudaEventSynchronize (cudaEvent_t e)
 {
   ENTER;
   Event *event = (Event *) e;
-  if (event->captured)
-    return refuse (cudaErrorStreamCaptureUnsupported, "waiting for an event that was captured");
+  if (not_now (e))
+    return last_error;
   if (call_fails (false))
     return result (cudaErrorUnknown);
   if (event->state && !event->state->done)
@@ -407,10 +534,14 @@ cudaEventQuery (cudaEvent_t e)
 {
   ENTER;
   Event *event = (Event *) e;
+  if (not_now (e))
+    return last_error;
+  if (call_fails (false))
+    return result (cudaErrorUnknown);
   bool done = !event->state || event->state->done;
   if (!done)
     run_front (event->state->stream);
-  return sticky ? result (sticky) : done ? cudaSuccess : cudaErrorNotReady;
+  return sticky ? result (sticky) : done ? cudaSuccess : result (cudaErrorNotReady);
 }
 
 cudaError_t
@@ -418,6 +549,10 @@ cudaEventElapsedTime (float *ms, cudaEvent_t from, cudaEvent_t to)
 {
   ENTER;
   Event *a = (Event *) from, *b = (Event *) to;
+  if (!is_event (from) || !is_event (to) || !a->timed || !b->timed || a->device != b->device)
+    return refuse (cudaErrorInvalidResourceHandle, "no such events, or they have no times, or are of two devices");
+  if (not_now (from) || not_now (to))
+    return last_error;
   if (!a->state || !b->state)
     return refuse (cudaErrorInvalidResourceHandle, "an event that was never recorded");
   if (!a->state->done || !b->state->done)
@@ -439,19 +574,52 @@ cudaLaunchHostFunc (cudaStream_t st, cudaHostFn_t f, void *data)
 /* ---- graphs: what was captured, in the order in which it was handed over ---- */
 
 cudaError_t
-cudaStreamBeginCapture (cudaStream_t st, enum cudaStreamCaptureMode)
+cudaStreamBeginCapture (cudaStream_t st, enum cudaStreamCaptureMode mode)
 {
+  static unsigned long number;
   ENTER;
   Stream *s = of (st);
-  if (s == &null_stream || s->capture)
+  if (!is_stream (s) || s == &null_stream || s->capture)
     return refuse (cudaErrorIllegalState, "this stream cannot be captured now");
   if (call_fails (false))
     return result (cudaErrorUnknown);
   s->capture = new Graph;
+  s->capture->mode = mode;
+  s->capture->thread = std::this_thread::get_id ();
+  s->capture->number = ++number;
   s->origin = true;
-  captures++;
+  captures ().push_back (s->capture);
   n_graphs++;
   return cudaSuccess;
+}
+
+/* Every stream of the capture must have been waited for, in the end, by the one that it began on. */
+static bool
+all_joined (const Stream *origin)
+{
+  bool joined = true;
+  for (Stream *other : streams ())
+    if (other != origin && other->capture == origin->capture)
+      {
+        auto seen = origin->reach.find (other);
+        joined = joined && (seen == origin->reach.end () ? 0 : seen->second) == other->reach[other] && seen != origin->reach.end ();
+      }
+  return joined;
+}
+
+static void
+leave_capture (Graph *graph)
+{
+  for (Stream *s : streams ())
+    if (s->capture == graph)
+      {
+        s->capture = nullptr;
+        s->origin = false;
+        s->reach.clear ();
+      }
+  for (size_t i = 0; i < captures ().size (); i++)
+    if (captures ()[i] == graph)
+      captures ().erase (captures ().begin () + (long) i--);
 }
 
 cudaError_t
@@ -460,32 +628,46 @@ cudaStreamEndCapture (cudaStream_t st, cudaGraph_t *g)
   ENTER;
   Stream *s = of (st);
   *g = nullptr;
-  if (!s->capture || !s->origin)
-    return refuse (cudaErrorIllegalState, "this stream is not captured");
+  if (!is_stream (s) || !s->capture || !s->origin)
+    return refuse (cudaErrorIllegalState, "this stream is not captured, or its capture began on another");
   Graph *graph = s->capture;
-  for (Stream *other : streams ())
-    if (other->capture == graph)
-      other->capture = nullptr;
-  s->origin = false;
-  captures--;
-  if (call_fails (false))
+  if (graph->mode != cudaStreamCaptureModeRelaxed && graph->thread != std::this_thread::get_id ())
+    return refuse (cudaErrorStreamCaptureWrongThread, "a capture is ended by another thread than began it");
+  cudaError_t e = cudaSuccess;
+  if (graph->invalid)
+    e = refuse (cudaErrorStreamCaptureInvalidated, "the capture has failed before");
+  else if (!all_joined (s))
+    e = refuse (cudaErrorStreamCaptureUnjoined, "a stream of the capture was not waited for");
+  else if (call_fails (false))
+    e = result (cudaErrorUnknown);
+  leave_capture (graph);
+  if (e)
     {
       delete graph;
       n_graphs--;
-      return result (cudaErrorUnknown);
     }
-  *g = (cudaGraph_t) graph;
-  return cudaSuccess;
+  else
+    *g = (cudaGraph_t) graph;
+  return e;
 }
 
 cudaError_t
 cudaStreamIsCapturing (cudaStream_t st, enum cudaStreamCaptureStatus *status)
 {
   ENTER;
-  *status = of (st)->capture ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone;
+  const Graph *g = of (st)->capture;
+  *status = !g ? cudaStreamCaptureStatusNone : g->invalid ? cudaStreamCaptureStatusInvalidated : cudaStreamCaptureStatusActive;
   return cudaSuccess;
 }
-cudaError_t cudaThreadExchangeStreamCaptureMode (enum cudaStreamCaptureMode *) { return cudaSuccess; }
+
+cudaError_t
+cudaThreadExchangeStreamCaptureMode (enum cudaStreamCaptureMode *mode)
+{
+  int before = thread_mode;
+  thread_mode = *mode;
+  *mode = (enum cudaStreamCaptureMode) before;
+  return cudaSuccess;
+}
 
 cudaError_t
 cudaGraphInstantiateWithFlags (cudaGraphExec_t *e, cudaGraph_t g, unsigned long long)
@@ -516,6 +698,8 @@ cudaError_t
 cudaGraphLaunch (cudaGraphExec_t e, cudaStream_t s)
 {
   ENTER;
+  if (!e)
+    return refuse (cudaErrorInvalidValue, "cudaGraphLaunch: no graph");
   cudaError_t status = call_fails (false) ? result (cudaErrorUnknown) : cudaSuccess;
   n_graph_launches++;
   for (auto &work : ((Graph *) e)->works)
@@ -534,17 +718,22 @@ cudaLibraryLoadData (cudaLibrary_t *l, const void *code, enum cudaJitOption *, v
 {
   ENTER;
   *l = nullptr;
+  if (unsafe_call ())
+    return last_error;
   cudaError_t e = call_fails (false) ? result (cudaErrorMemoryAllocation) : open_kernels (code);
   if (!e)
     *l = (cudaLibrary_t) 1;
   return e;
 }
-cudaError_t cudaLibraryUnload (cudaLibrary_t) { return cudaSuccess; }
+cudaError_t cudaLibraryUnload (cudaLibrary_t) { ENTER; return unsafe_call (); }
 
 cudaError_t
 cudaLibraryGetKernel (cudaKernel_t *k, cudaLibrary_t, const char *name)
 {
   ENTER;
+  *k = nullptr;
+  if (call_fails (false))
+    return result (cudaErrorUnknown);
   *k = (cudaKernel_t) find_kernel (name);
   return *k ? cudaSuccess : refuse (cudaErrorSymbolNotFound, name);
 }
@@ -560,13 +749,36 @@ cudaError_t cudaFuncSetAttribute (const void *, enum cudaFuncAttribute, int) { r
 cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor (int *n, const void *, int, size_t) { *n = 1; return cudaSuccess; }
 
 static int driver_version (int *v) { *v = CUDART_VERSION; return 0; }
-static int driver_load (void **m, const void *code) { ENTER; int e = call_fails (false) ? (int) cudaErrorMemoryAllocation : (int) open_kernels (code); *m = e ? nullptr : (void *) 1; return e; }
+/* The driver's functions work in the context that is current in the thread: they make none. */
+#define IN_CONTEXT LOCK; if (current_context != current_device) return (int) refuse (cudaErrorDeviceUninitialized, "the thread has no context of its device")
+
+static int
+driver_load (void **m, const void *code)
+{
+  IN_CONTEXT;
+  int e = unsafe_call () ? (int) last_error : call_fails (false) ? (int) cudaErrorMemoryAllocation : (int) open_kernels (code);
+  *m = e ? nullptr : (void *) 1;
+  return e;
+}
 static int driver_load_options (void **m, const void *code, unsigned, void *, void **) { return driver_load (m, code); }
-static int driver_unload (void *) { return 0; }
-static int driver_function (void **f, void *, const char *name) { ENTER; *f = (void *) find_kernel (name); return *f ? 0 : (int) refuse (cudaErrorSymbolNotFound, name); }
+static int driver_unload (void *) { IN_CONTEXT; return (int) unsafe_call (); }
+
+static int
+driver_function (void **f, void *, const char *name)
+{
+  IN_CONTEXT;
+  if (unsafe_call ())
+    return (int) last_error;
+  if (call_fails (false))
+    return (int) result (cudaErrorUnknown);
+  *f = (void *) find_kernel (name);
+  return *f ? 0 : (int) refuse (cudaErrorSymbolNotFound, name);
+}
+
 static int
 driver_launch (void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned dynamic, cudaStream_t st, void **arguments, void **)
 {
+  IN_CONTEXT;
   return (int) cudaLaunchKernel (f, dim3 (gx, gy, gz), dim3 (bx, by, bz), arguments, dynamic, st);
 }
 static int driver_error_name (int e, const char **text) { *text = cudaGetErrorName ((cudaError_t) e); return 0; }
@@ -606,10 +818,10 @@ cudaError_t cudaGetDriverEntryPointByVersion (const char *name, void **f, unsign
 __attribute__ ((destructor)) static void
 report (void)
 {
-  bool leaks = !blocks ().empty () || !pinned ().empty () || !streams ().empty () || n_events || n_graphs;
+  bool leaks = !blocks ().empty () || !pinned ().empty () || !streams ().empty () || !events ().empty () || n_graphs;
   if (leaks)
-    fprintf (stderr, "simulated device: never given back: %zu blocks of device memory (%zu bytes), %zu of pinned memory, %zu streams, %ld events, %ld graphs\n", blocks ().size (), live,
-             pinned ().size (), streams ().size (), n_events, n_graphs);
+    fprintf (stderr, "simulated device: never given back: %zu blocks of device memory (%zu bytes), %zu of pinned memory, %zu streams, %zu events, %ld graphs\n", blocks ().size (), live,
+             pinned ().size (), streams ().size (), events ().size (), n_graphs);
   if (getenv ("HEDDLE_SIM_STATS"))
     fprintf (stderr, "simulated device: %ld operations, %ld kernels run, %ld graph launches, %ld waits, peak %zu bytes\n", n_operations, n_launches, n_graph_launches, n_syncs, peak);
   if (leaks && number_of ("HEDDLE_SIM_STRICT"))

@@ -14,12 +14,14 @@ cudaError_t heddle_sim_enqueue (cudaStream_t stream, int (*run) (const void *dat
 void        heddle_sim_message (const char *text);
 /* Is [P, P + N) device memory? */
 int         heddle_sim_is_device (const void *p, size_t n);
-/* Counters: "allocations", "launches", "syncs", "graph_launches", "operations", "live" (bytes), "peak" (bytes), "calls" (that can be made to fail), "failing" and "failing_allocation" (calls until one fails);
- * -1: no such. */
+/* Counters: "allocations", "launches", "syncs", "graph_launches", "operations", "live" (bytes), "peak" (bytes), "calls" (that can be made to fail), "failing" and "failing_allocation" (calls until one fails),
+ * "contexts" (a bit for each device that something was asked of); -1: no such. */
 long        heddle_sim_counter (const char *name);
 /* From now on the N-th allocation (of device or pinned memory), or the N-th call of any kind that can fail, fails; 0: none does. */
 void        heddle_sim_fail_allocation (long n);
 void        heddle_sim_fail_call (long n);
+/* From now on nothing that is launched can be captured, or it can again. */
+void        heddle_sim_no_captures (int on);
 /* Device memory in bytes that are free and that there are. */
 void        heddle_sim_limit (size_t bytes);
 /* "lazy", "eager", "greedy" or "random"; see fake-cudart.cpp */

@@ -67,3 +67,28 @@ one_too_many (float *x, int n)
     x[i] = 1;
 }
 HEDDLE_EXPORT_KERNEL (one_too_many)
+
+/* four numbers at once, from where the caller says */
+struct alignas (16) Four { float v[4]; };
+extern "C" __global__ void
+four (const float *x, float *y, int64_t from)
+{
+  *(Four *) y = *(const Four *) (x + from);
+}
+HEDDLE_EXPORT_KERNEL (four)
+
+/* nobody launches it but into a capture */
+extern "C" __global__ void
+never_run (float *x)
+{
+  *x = 1;
+}
+HEDDLE_EXPORT_KERNEL (never_run)
+
+struct Much { char bytes[4104]; };
+extern "C" __global__ void
+much (Much m)
+{
+  (void) m;
+}
+HEDDLE_EXPORT_KERNEL (much)

@@ -1,5 +1,5 @@
 /* tests/cuda-sim/test-train.c: whole runs on the simulated CUDA device: against the same runs on the cpu device, and against themselves under other
- * schedules of streams, without graphs, and with every call failing in turn.  Must not know the backend's insides. */
+ * schedules of streams, without graphs, on a second device, and with every call failing in turn.  Must not know the backend's insides. */
 #include <dlfcn.h>
 #include <math.h>
 #include <stdio.h>
@@ -162,6 +162,117 @@ test_graphs (void)
   g_assert_cmpint (SIM (heddle_sim_counter) ("graph_launches"), >, before);
 }
 
+/* Nothing can be captured: that is said, and everything is launched piece by piece instead, with the same bits. */
+static void
+test_uncaptured (void)
+{
+  if (g_test_subprocess ())
+    {
+      guint64 hash = hash_of (LENET, "", NULL);
+      long before = SIM (heddle_sim_counter) ("graph_launches");
+      SIM (heddle_sim_no_captures) (1);
+      g_assert_cmphex (hash_of (LENET, "", NULL), ==, hash);
+      g_assert_cmpint (SIM (heddle_sim_counter) ("graph_launches"), ==, before);
+      return;
+    }
+  g_test_trap_subprocess (NULL, 0, 0);
+  g_test_trap_assert_passed ();
+  g_test_trap_assert_stderr ("*heddle: \"train\" does not become a CUDA graph, its steps are launched one by one: ?*");
+}
+
+/* y = 2 x + 1 of N numbers in three steps at least, whose results lie in the arena */
+static HeddlePlan *
+plan_new (HeddleDevice *device, HeddleVariables *vars, const char *name, gint64 n)
+{
+  g_autoptr (GError) error = NULL;
+  HeddleShape shape = heddle_shape (n);
+  HeddleBuilder *b = heddle_builder_new (name, vars, TRUE, 0);
+  HeddleValue *x = heddle_builder_input (b, "x", HEDDLE_F32, &shape);
+  heddle_builder_output (b, heddle_offset (b, heddle_add (b, x, heddle_relu (b, x)), 1));
+  HeddlePlan *plan = device->iface->compile (device, heddle_builder_finish (b, &error), &error);
+  g_assert_no_error (error);
+  return plan;
+}
+
+/* The batch is given back before anybody has waited. */
+static void
+run_plan (HeddlePlan *plan, gint64 n, float number)
+{
+  g_autoptr (GError) error = NULL;
+  HeddleDevice *device = plan->device;
+  g_autofree float *y = g_new (float, n);
+  HeddleTensor tensor = { HEDDLE_F32, heddle_shape (n), y };
+  float *x = device->iface->host_alloc (device, (gsize) n * sizeof (float), &error);
+  g_assert_no_error (error);
+  for (gint64 i = 0; i < n; i++)
+    x[i] = number + (float) i;
+  gpointer inputs[] = { x };
+  g_assert_true (device->iface->run (plan, inputs, &error));
+  device->iface->host_free (device, x, (gsize) n * sizeof (float));
+  g_assert_true (device->iface->fetch (plan, 0, &tensor, &error));
+  for (gint64 i = 0; i < n; i++)
+    g_assert_cmpfloat (y[i], ==, 2 * (number + (float) i) + 1);
+}
+
+/* A plan that needs more memory moves everybody's: what was captured of others before is captured anew, or if it cannot be launched piece by piece. */
+static void
+moved (gboolean captured)
+{
+  g_autoptr (GError) error = NULL;
+  HeddleFlags flags = { .cuda_graphs = TRUE };
+  HeddleDevice *device = heddle_device_open ("cuda", &flags, NULL, &error);
+  g_assert_no_error (error);
+  HeddleVariables *vars = heddle_variables_new ();
+  HeddlePlan *small = plan_new (device, vars, "small", 5);
+  for (int i = 0; i < 3; i++)
+    run_plan (small, 5, (float) i);
+  HeddlePlan *large = plan_new (device, vars, "large", 5000);
+  SIM (heddle_sim_no_captures) (!captured);
+  for (int i = 0; i < 3; i++)
+    {
+      run_plan (large, 5000, (float) i);
+      run_plan (small, 5, (float) (i + 7));
+    }
+  SIM (heddle_sim_no_captures) (FALSE);
+  heddle_plan_free (small);
+  heddle_plan_free (large);
+  heddle_variables_free (vars);
+  heddle_device_close (device);
+}
+
+static void
+test_moved (void)
+{
+  moved (TRUE);
+  moved (FALSE);
+}
+
+static gpointer
+finish_elsewhere (gpointer data)
+{
+  finish (data);
+  return NULL;
+}
+
+/* A run on the second device asks nothing of the first, not even of a thread that has never chosen one.  In a process of its own, where nobody else has. */
+static void
+test_second_device (void)
+{
+  if (g_test_subprocess ())
+    {
+      Run r;
+      g_setenv ("HEDDLE_SIM_DEVICES", "2", TRUE);
+      prefetch = ", pin_memory = true, num_workers = 2";
+      run (&r, "cuda:1", LENET, "", NULL, "epochs = 2");
+      g_assert_no_error (r.error);
+      g_thread_join (g_thread_new ("finish", finish_elsewhere, &r));
+      g_assert_cmpint (SIM (heddle_sim_counter) ("contexts"), ==, 1 << 1);
+      return;
+    }
+  g_test_trap_subprocess (NULL, 0, G_TEST_SUBPROCESS_INHERIT_STDERR);
+  g_test_trap_assert_passed ();
+}
+
 /* Gradients that are never finite: every update is skipped on the device, the parameters stay, the run stops with a diagnosis. */
 static void
 test_skips (void)
@@ -276,8 +387,8 @@ test_fault (void)
   HeddlePlan *plan = device->iface->compile (device, heddle_builder_finish (b, &error), &error);
   g_assert_no_error (error);
   g_assert_true (device->iface->allocate (device, vars, NULL) && heddle_device_initialise (device, vars, 0, NULL));
-  gint64 index[3][3] = { { 0, 4, 2 }, { 1, 1, 1 }, { 0, 1, 5 } };
-  for (guint i = 0; i < 3; i++)
+  gint64 index[4][3] = { { 0, 4, 2 }, { 1, 1, 1 }, { 0, 1, 5 }, { 3, 2, 1 } };
+  for (guint i = 0; i < 4; i++)
     {
       HeddleSnapshot s = { .n = 1, .variable = { count } };
       gpointer input = index[i];
@@ -285,7 +396,7 @@ test_fault (void)
       g_assert_true (device->iface->run (plan, &input, &error) && heddle_device_snapshot (device, &s, &error));
       for (guint k = 0; k < 1000 && !s.arrived && !error; k++)
         heddle_device_arrive (device, &s, FALSE, &error);
-      if (i < 2)
+      if (i != 2)
         {
           g_assert_no_error (error);
           g_assert_cmpfloat (s.value[0], ==, i + 1);
@@ -295,6 +406,7 @@ test_fault (void)
         {
           g_assert_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DATA);
           g_assert_nonnull (strstr (error->message, "out of range, at position 2"));
+          g_clear_error (&error);      /* told once: the next run is as good as the first */
         }
     }
   heddle_plan_free (plan);
@@ -466,6 +578,9 @@ main (int argc, char **argv)
   g_test_add_func ("/sim/train/schedules", test_schedules);
   g_test_add_func ("/sim/train/pinned", test_pinned);
   g_test_add_func ("/sim/train/graphs", test_graphs);
+  g_test_add_func ("/sim/train/nothing captured", test_uncaptured);
+  g_test_add_func ("/sim/train/memory moved", test_moved);
+  g_test_add_func ("/sim/train/second device", test_second_device);
   g_test_add_func ("/sim/train/every update skipped", test_skips);
   g_test_add_func ("/sim/train/the scale settles", test_scale_settles);
   g_test_add_func ("/sim/waits/steady", test_steady);

@@ -40,6 +40,7 @@ cd "$scratch"
 losses graphs --set flags.deterministic=true
 losses eager --set flags.deterministic=true --set flags.cuda_graphs=false
 [ -s graphs.loss ] && cmp -s graphs.loss eager.loss && ok "graphs on and off: the same losses" || { diff graphs.loss eager.loss | sed 's/^/# /'; not_ok "graphs on and off: the same losses"; }
+check "every plan became a graph" sh -c '! grep "does not become a CUDA graph" graphs.err'
 for amp in f16 bf16; do
   losses $amp --arg amp=$amp
   paste graphs.loss $amp.loss | awk -F '[=\t]' 'NF >= 4 { n++; d = $2 - $4; if (d * d > 0.04) bad++ } END { exit !(n > 0 && !bad) }' && ok "$amp follows f32 to 0.2" || { paste graphs.loss $amp.loss | sed 's/^/# /'; not_ok "$amp follows f32 to 0.2"; }

@@ -22,18 +22,26 @@ where (const HeddleOp *op)
 }
 
 static const char *
-remedy (cudaError_t status)
+remedy (cudaError_t status, const char *function)
 {
   const char *text = "run with CUDA_LAUNCH_BLOCKING=1 and cuda_graphs = false to see which operation it was";
   switch (status)
     {
     case cudaErrorInsufficientDriver: text = "the NVIDIA driver is missing or older than this CUDA runtime: install or update it; nvidia-smi shows what is there"; break;
     case cudaErrorNoDevice: text = "no NVIDIA GPU is visible: look at nvidia-smi and at CUDA_VISIBLE_DEVICES"; break;
-    case cudaErrorMemoryAllocation: text = "use a smaller batch, amp, or recompute in the train stage; or free memory that other processes hold"; break;
+    case cudaErrorMemoryAllocation:
+      text = g_str_equal (function, "cudaHostAlloc") ? "that is page-locked memory of the host: use a smaller batch_size, fewer num_workers, a smaller prefetch_factor, or pin_memory = false"
+                                                     : "use a smaller batch, amp, or recompute in the train stage; or free memory that other processes hold";
+      break;
     case cudaErrorNoKernelImageForDevice: case cudaErrorUnsupportedPtxVersion: case cudaErrorInvalidDeviceFunction:
       text = "this build has no code for that GPU's architecture: configure with --with-cuda-arch including it, or update the driver"; break;
+    case cudaErrorLaunchOutOfResources: text = "a block of so many threads needs more registers than there are: __launch_bounds__ (threads) in the kernel's source, or fewer threads a block"; break;
+    case cudaErrorSystemNotReady: text = "a service of the driver is not running: on machines with NVSwitch nvidia-fabricmanager, of the driver's own version"; break;
+    case cudaErrorSystemDriverMismatch: text = "the driver's library and its kernel module are of different versions: restart the machine, or in a container use the host's libcuda.so.1"; break;
+    case cudaErrorCompatNotSupportedOnDevice: text = "the forward compatibility package (cuda-compat) is for data centre GPUs: take its folder out of LD_LIBRARY_PATH, or update the driver"; break;
     case cudaErrorDevicesUnavailable: text = "another process has the GPU for itself alone"; break;
-    case cudaErrorECCUncorrectable: case cudaErrorLaunchTimeout: text = "the GPU itself reports a fault: look at nvidia-smi and the kernel's log"; break;
+    case cudaErrorLaunchTimeout: text = "this GPU also drives a display, whose watchdog ends kernels that take seconds: use a smaller batch, or a GPU without a display"; break;
+    case cudaErrorECCUncorrectable: text = "the GPU itself reports a fault: look at nvidia-smi and the kernel's log"; break;
     default: break;
     }
   return text;
@@ -52,7 +60,7 @@ cuda_check (cudaError_t status, const char *call, const HeddleOp *op, GError **e
   if (status != cudaSuccess)
     {
       g_autofree char *function = function_of (call), *place = where (op);
-      g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "%s%s: %s (%s)\nhint: %s", function, place, cudaGetErrorString (status), cudaGetErrorName (status), remedy (status));
+      g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "%s%s: %s (%s)\nhint: %s", function, place, cudaGetErrorString (status), cudaGetErrorName (status), remedy (status, function));
       cudaGetLastError ();      /* not to be met again by the next call */
     }
   return status == cudaSuccess;
@@ -91,7 +99,7 @@ cuda_malloc (CudaDevice *device, gsize bytes, const char *what, GError **error)
       cudaGetLastError ();
       cudaMemGetInfo (&left, &total);
       g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "%s: out of memory: %s needs %.1f MiB, %.1f of %.1f MiB are free\nhint: %s", device->base.name, what, (double) bytes / 1048576,
-                   (double) left / 1048576, (double) total / 1048576, remedy (status));
+                   (double) left / 1048576, (double) total / 1048576, remedy (status, "cudaMalloc"));
       memory = NULL;
     }
   else if (!cuda_check (status, "cudaMalloc", NULL, error))

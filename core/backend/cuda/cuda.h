@@ -150,6 +150,7 @@ struct _CudaPlan
   guint          slot;           /* of the run in hand */
   cudaGraphExec_t graphs[CUDA_SLOTS];
   guint          graph_epoch;    /* when GRAPHS were made */
+  gboolean       uncaptured;     /* they cannot be made */
   gboolean       timed;
   gint64         timed_at;       /* host clock when the timed run began; 0: its times are taken already */
   cudaEvent_t    timed_from;

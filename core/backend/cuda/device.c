@@ -129,11 +129,13 @@ host_alloc (HeddleDevice *device, gsize bytes, GError **error)
   return memory;
 }
 
+/* A batch may still be on its way, and the calling thread's device another. */
 static void
 host_free (HeddleDevice *device, gpointer memory, gsize bytes)
 {
-  (void) device;
   (void) bytes;
+  if (cuda_use (DEVICE (device), NULL))
+    cudaStreamSynchronize (DEVICE (device)->copy);
   cudaFreeHost (memory);
 }
 

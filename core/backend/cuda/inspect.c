@@ -30,7 +30,7 @@ moment (const CudaPlan *plan, cudaEvent_t event)
 static void
 take_times (CudaPlan *plan)
 {
-  if (plan->timed_at && cuda_settle (plan->device, NULL))
+  if (plan->timed_at && cuda_use (plan->device, NULL) && cuda_settle (plan->device, NULL))
     for (guint i = 0; i < plan->steps->len; i++)
       {
         CudaStep *step = plan->steps->pdata[i];

@@ -21,7 +21,7 @@ static gboolean
 entry (const char *name, gpointer function, GError **error)
 {
 #if CUDART_VERSION >= 13000
-  cudaDriverEntryPointQueryResult found;
+  enum cudaDriverEntryPointQueryResult found;
   return CUDA (cudaGetDriverEntryPointByVersion (name, function, 11080, cudaEnableDefault, &found), NULL, error);
 #elif CUDART_VERSION >= 12000
   return CUDA (cudaGetDriverEntryPoint (name, function, cudaEnableDefault, NULL), NULL, error);

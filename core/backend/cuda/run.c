@@ -9,6 +9,7 @@
 
 /* ---- what a plan needs before its first run ---- */
 
+/* On the stream that reads them: cudaMemcpy () returns when it has read pageable memory, and nothing orders what is left of it before a stream that is not the legacy one's. */
 static gboolean
 upload_constants (CudaPlan *plan, GError **error)
 {
@@ -17,7 +18,7 @@ upload_constants (CudaPlan *plan, GError **error)
   if (n && !plan->constant_memory)
     {
       plan->constant_memory = cuda_malloc (plan->device, n * sizeof (float), "a plan's constants", error);
-      ok = plan->constant_memory && CUDA (cudaMemcpy (plan->constant_memory, plan->constants->data, n * sizeof (float), cudaMemcpyHostToDevice), NULL, error);
+      ok = plan->constant_memory && CUDA (cudaMemcpyAsync (plan->constant_memory, plan->constants->data, n * sizeof (float), cudaMemcpyHostToDevice, plan->device->compute), NULL, error);
     }
   if (ok && faults && !plan->fault_memory)
     {
@@ -173,20 +174,40 @@ capture_all (CudaPlan *plan, GError **error)
   return ok;
 }
 
+/* Whatever a library or a driver will not have captured costs speed, not the run, unless the device itself is broken. */
+static gboolean
+capture_if_possible (CudaPlan *plan, GError **error)
+{
+  g_autoptr (GError) met = NULL;
+  gboolean ok = capture_all (plan, &met);
+  if (!ok)
+    {
+      drop_graphs (plan);
+      cudaGetLastError ();
+      plan->uncaptured = TRUE;
+      ok = cuda_settle (plan->device, error);
+    }
+  if (ok && met)
+    g_printerr ("heddle: \"%s\" does not become a CUDA graph, its steps are launched one by one: %s\n", plan->program->name, met->message);
+  return ok;
+}
+
 /* The first run puts its steps one by one, so that libraries and the driver have made all that they make lazily before anything is captured. */
 static gboolean
 execute (CudaPlan *plan, GError **error)
 {
   CudaDevice *device = plan->device;
-  gboolean graphs = device->flags.cuda_graphs && !plan->timed && plan->steps->len > 0, first = plan->runs == 0;
+  gboolean graphs = device->flags.cuda_graphs && !plan->timed && !plan->uncaptured && plan->steps->len > 0, first = plan->runs == 0;
   gboolean ok = TRUE;
   if (plan->timed)
     ok = put_timed (plan, error);
   else if (first || !graphs)
     ok = put_steps (plan, error);
-  if (ok && graphs && (first || plan->graph_epoch != device->epoch))
-    ok = capture_all (plan, error);
-  if (ok && graphs && !first)
+  if (ok && graphs && (!plan->graphs[0] || plan->graph_epoch != device->epoch))
+    ok = capture_if_possible (plan, error);
+  if (ok && graphs && !first && plan->uncaptured)
+    ok = put_steps (plan, error);
+  else if (ok && graphs && !first)
     ok = CUDA (cudaGraphLaunch (plan->graphs[plan->program->inputs->len ? plan->slot : 0], device->compute), NULL, error);
   return ok;
 }
@@ -275,7 +296,7 @@ look_at_faults (CudaPlan *plan, GError **error)
       {
         const CudaFault *f = &g_array_index (plan->faults, CudaFault, i);
         g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DATA, "%s \"%s\": %s, at position %u", f->op->info->name, f->op->name, f->what, words[i] - 1);
-        cudaMemset (plan->fault_memory, 0, n * sizeof *words);
+        cudaMemsetAsync (plan->fault_memory, 0, n * sizeof *words, plan->device->compute);
         ok = FALSE;
       }
   return ok;
@@ -454,6 +475,7 @@ cuda_fetch (HeddlePlan *base, guint index, HeddleTensor *tensor, GError **error)
 void
 cuda_plan_drop (CudaPlan *plan)
 {
+  cuda_use (plan->device, NULL);
   cudaStreamSynchronize (plan->device->compute);
   drop_graphs (plan);
   for (guint i = 0; i < plan->steps->len; i++)
