@@ -38,7 +38,7 @@ typedef struct
   const float *skip;
 } HkElementwise;
 
-/* y[to + sum i_a dst_a] = x[from + sum i_a src_a], BYTES an element */
+/* y[to + sum i_a dst_a] = x[from + sum i_a src_a], BYTES (1, 2, 4, 8 or 16, to which both are aligned) an element */
 typedef struct { const void *x; void *y; int32_t rank, bytes; int64_t n, size[HK_RANK], src[HK_RANK], dst[HK_RANK], from, to; } HkCopy;
 /* y[i] = pattern, BYTES an element */
 typedef struct { void *y; int64_t n; uint64_t pattern; int32_t bytes; } HkFill;

@@ -1,18 +1,20 @@
 /* cuda/kernels/movement.cu: strided copies, fills, embeddings, dropout, bytes to numbers, the loss scale.  Must not know programs. */
 #include "backend/cuda/kernels/own.cuh"
 
-static __device__ void
-copy_body (const HkCopy &a)
+/* I: what counts the elements; division of 64 bits takes several times as long. */
+template <class I> static __device__ void
+copy_by (const HkCopy &a)
 {
   for (int64_t i = first_index (); i < a.n; i += index_step ())
     {
-      int64_t from = a.from, to = a.to, rest = i;
+      int64_t from = a.from, to = a.to;
+      I rest = (I) i;
       for (int axis = a.rank - 1; axis >= 0; axis--)
         {
-          int64_t here = rest % a.size[axis];
-          rest /= a.size[axis];
-          from += here * a.src[axis];
-          to += here * a.dst[axis];
+          I size = (I) a.size[axis], here = axis ? rest % size : rest;
+          rest = axis ? rest / size : 0;
+          from += (int64_t) here * a.src[axis];
+          to += (int64_t) here * a.dst[axis];
         }
       if (a.bytes == 1)
         ((uint8_t *) a.y)[to] = ((const uint8_t *) a.x)[from];
@@ -20,24 +22,48 @@ copy_body (const HkCopy &a)
         ((uint16_t *) a.y)[to] = ((const uint16_t *) a.x)[from];
       else if (a.bytes == 4)
         ((uint32_t *) a.y)[to] = ((const uint32_t *) a.x)[from];
-      else
+      else if (a.bytes == 8)
         ((uint64_t *) a.y)[to] = ((const uint64_t *) a.x)[from];
+      else
+        ((uint4 *) a.y)[to] = ((const uint4 *) a.x)[from];
     }
 }
+
+static __device__ void
+copy_body (const HkCopy &a)
+{
+  if (a.n <= 0xffffffffll)
+    copy_by<u32> (a);
+  else
+    copy_by<u64> (a);
+}
 KERNEL_PLAIN (copy, HkCopy)
+
+template <class T> static __device__ void
+fill_as (const HkFill &a)
+{
+  const T one = (T) a.pattern;
+  pack<T, 16 / sizeof (T)> many;
+  for (T &v : many.v)
+    v = one;
+  const int64_t width = 16 / sizeof (T), packs = (uint64_t) a.y % 16 == 0 ? a.n / width : 0;
+  for (int64_t i = first_index (); i < packs; i += index_step ())
+    ((pack<T, 16 / sizeof (T)> *) a.y)[i] = many;
+  for (int64_t i = packs * width + first_index (); i < a.n; i += index_step ())
+    ((T *) a.y)[i] = one;
+}
 
 static __device__ void
 fill_bytes_body (const HkFill &a)
 {
-  for (int64_t i = first_index (); i < a.n; i += index_step ())
-    if (a.bytes == 1)
-      ((uint8_t *) a.y)[i] = (uint8_t) a.pattern;
-    else if (a.bytes == 2)
-      ((uint16_t *) a.y)[i] = (uint16_t) a.pattern;
-    else if (a.bytes == 4)
-      ((uint32_t *) a.y)[i] = (uint32_t) a.pattern;
-    else
-      ((uint64_t *) a.y)[i] = a.pattern;
+  if (a.bytes == 1)
+    fill_as<u8> (a);
+  else if (a.bytes == 2)
+    fill_as<u16> (a);
+  else if (a.bytes == 4)
+    fill_as<u32> (a);
+  else
+    fill_as<u64> (a);
 }
 KERNEL_PLAIN (fill_bytes, HkFill)
 
