@@ -5,6 +5,7 @@
 
 #define THREADS 256
 #define BLOCKS_MAX (1 << 20)          /* of a loop over elements: each thread then takes more than one */
+#define GRID_MAX 65535                /* blocks in y and in z, on any device */
 
 static gint64
 blocks_for (gint64 n)
@@ -96,11 +97,19 @@ cuda_launch_widen (CudaQueue *queue, const HkWiden *a, guint n, gint64 longest, 
 
 /* ---- sums ---- */
 
-/* Few outputs of many elements each are summed in parts, so that all of the device has work. */
+/* Neighbouring outputs are neighbours in memory: a block takes 32 of them. */
+static gboolean
+is_columns (const HkReduce *a)
+{
+  return a->kept == 1 && a->reduced == 1 && a->kept_stride[0] == 1 && a->n_out >= 32;
+}
+
+/* Few blocks of many elements each sum in parts, so that all of the device has work. */
 static gint
 reduce_parts (const HkReduce *a)
 {
-  return a->n_out >= 512 || a->n_reduced < 8192 ? 1 : (gint) CLAMP (MIN (a->n_reduced / 4096, 1024 / MAX (a->n_out, 1)), 1, 256);
+  gint64 blocks = is_columns (a) ? (a->n_out + 31) / 32 : a->n_out, least = is_columns (a) ? 512 : 4096;
+  return blocks >= 512 || a->n_reduced < 2 * least ? 1 : (gint) CLAMP (MIN (a->n_reduced / least, 1024 / MAX (blocks, 1)), 1, 256);
 }
 
 gsize
@@ -115,11 +124,11 @@ cuda_launch_reduce (CudaQueue *queue, HeddleDtype dtype, const HkReduce *args, f
 {
   HkReduce a = *args;
   HkParts p = { scratch, a.y, (gint32) dtype, reduce_parts (&a), a.n_out };
-  gboolean columns = a.kept == 1 && a.reduced == 1 && a.kept_stride[0] == 1 && a.n_out >= 32, ok;
+  gboolean ok;
   a.parts = p.parts;
   if (a.parts > 1)
     a.y = scratch;
-  if (columns)
+  if (is_columns (&a))
     ok = launch_grid (queue, "reduce_columns", dtype, (guint[3]) { (guint) ((a.n_out + 31) / 32), (guint) a.parts, 1 }, (guint[2]) { 32, 8 }, &a, error);
   else
     ok = a.n_out == 0
@@ -198,7 +207,7 @@ gboolean cuda_launch_embedding (CudaQueue *q, HeddleDtype t, const HkEmbedding *
 gboolean
 cuda_launch_embedding_grad (CudaQueue *queue, HeddleDtype dtype, const HkEmbedding *a, GError **error)
 {
-  return launch_grid (queue, "embedding_grad", dtype, (guint[3]) { (guint) a->rows, (guint) ((a->width + 511) / 512), 1 }, (guint[2]) { 128, 1 }, a, error);
+  return launch_grid (queue, "embedding_grad", dtype, (guint[3]) { (guint) ((a->rows + HK_EMBEDDING_ROWS - 1) / HK_EMBEDDING_ROWS), (guint) ((a->width + 511) / 512), 1 }, (guint[2]) { 128, 1 }, a, error);
 }
 
 /* ---- products ---- */
@@ -206,7 +215,7 @@ cuda_launch_embedding_grad (CudaQueue *queue, HeddleDtype dtype, const HkEmbeddi
 gboolean
 cuda_launch_matmul (CudaQueue *queue, HeddleDtype dtype, const HkMatmul *a, GError **error)
 {
-  return launch_grid (queue, "matmul", dtype, (guint[3]) { (guint) ((a->n + 63) / 64), (guint) ((a->m + 63) / 64), (guint) MIN (a->batch, 65535) }, (guint[2]) { THREADS, 1 }, a, error);
+  return launch_grid (queue, "matmul", dtype, (guint[3]) { (guint) ((a->n + 63) / 64), (guint) MIN ((a->m + 63) / 64, GRID_MAX), (guint) MIN (a->batch, GRID_MAX) }, (guint[2]) { THREADS, 1 }, a, error);
 }
 
 gboolean cuda_launch_conv_forward (CudaQueue *q, HeddleDtype t, const HkConv *a, GError **error) { return each (q, "conv_forward", t, (gint64) a->N * a->O * a->I * a->J, a, error); }

@@ -48,7 +48,8 @@ typedef struct { const void *x; void *y; const float *step; int64_t n; float kee
 /* y = x a[c] + b[c]; PIXELS elements a channel */
 typedef struct { const void *x; float *y; int32_t dtype, channels; int64_t n, pixels; float a[HK_CHANNELS], b[HK_CHANNELS]; } HkDequantize;
 
-/* Embedding: y[i] = table[index[i]]; its gradient dtable[v] = sum of dy[i] over index[i] = v, in order.  FAULT: set to 1 + i for an index out of range. */
+/* Embedding: y[i] = table[index[i]]; its gradient dtable[v] = sum of dy[i] over index[i] = v, in order, a block for HK_EMBEDDING_ROWS v.  FAULT: set to 1 + i for an index out of range. */
+#define HK_EMBEDDING_ROWS 4
 typedef struct { const void *index, *x; void *y; int32_t index_dtype; int64_t n, rows, width; uint32_t *fault; } HkEmbedding;
 
 /* y[o] = factor sum over the reduced axes; kept and reduced axes with their strides in x.  PARTS > 1: part p of the sum goes to y[o PARTS + p]. */

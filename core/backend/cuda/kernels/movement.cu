@@ -107,28 +107,60 @@ embedding (const HkEmbedding &a)
 }
 KERNEL (embedding, HkEmbedding)
 
-/* One block for a row of the table and 4 x 128 of its columns: it looks for the row's indices, 128 at a time, and adds what belongs to them in order. */
+/* Row offset of position I in the rows from ROW on, or NOWHERE */
+#define NOWHERE 0xffu
+static __device__ u32
+row_of (const HkEmbedding &a, int64_t i, int64_t row)
+{
+  int64_t at = i < a.n ? load_index (a.index, a.index_dtype, i) - row : -1;
+  return at >= 0 && at < HK_EMBEDDING_ROWS ? (u32) at : NOWHERE;
+}
+
+/* Adds positions FROM .. FROM + 3 to the sums of their rows, which FOUND names; the loads of all four are under way together. */
+template <class T> static __device__ void
+add_found (const HkEmbedding &a, float (&sum)[HK_EMBEDDING_ROWS][4], u32 found, int64_t from, int64_t first)
+{
+  float x[4][4];
+#pragma unroll
+  for (int q = 0; q < 4; q++)
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+      x[q][k] = (found >> 8 * q & 0xff) != NOWHERE && first + 128 * k < a.width ? ld<T> (a.x, (from + q) * a.width + first + 128 * k) : 0.0f;
+#pragma unroll
+  for (int q = 0; q < 4; q++)
+#pragma unroll
+    for (int r = 0; r < HK_EMBEDDING_ROWS; r++)
+#pragma unroll
+      for (int k = 0; k < 4; k++)
+        sum[r][k] += (found >> 8 * q & 0xff) == (u32) r ? x[q][k] : 0.0f;
+}
+
+/* One block for HK_EMBEDDING_ROWS rows of the table and 4 x 128 of its columns: it looks for the rows' indices, 512 at a time, and adds what belongs to them in order. */
 template <class T> static __device__ void
 embedding_grad (const HkEmbedding &a)
 {
-  __shared__ int found[128];
-  int64_t row = blockIdx.x, first = (int64_t) blockIdx.y * 512 + threadIdx.x;
-  float sum[4] = { 0, 0, 0, 0 };
-  for (int64_t base = 0; base < a.n; base += 128)
+  __shared__ u32 found[128];                  /* a byte for each of four positions */
+  int64_t row = (int64_t) blockIdx.x * HK_EMBEDDING_ROWS, first = (int64_t) blockIdx.y * 512 + threadIdx.x;
+  float sum[HK_EMBEDDING_ROWS][4] = { { 0 } };
+  for (int64_t base = 0; base < a.n; base += 512)
     {
-      int64_t i = base + threadIdx.x;
-      int match = i < a.n && load_index (a.index, a.index_dtype, i) == row;
-      found[threadIdx.x] = match;
-      if (__syncthreads_or (match))
+      u32 rows = 0;
+#pragma unroll
+      for (int q = 0; q < 4; q++)
+        rows |= row_of (a, base + 4 * threadIdx.x + q, row) << 8 * q;
+      found[threadIdx.x] = rows;
+      if (__syncthreads_or (rows != 0xffffffffu))
         for (int j = 0; j < 128; j++)
-          for (int k = 0; k < 4; k++)
-            if (found[j] && first + 128 * k < a.width)
-              sum[k] += ld<T> (a.x, (base + j) * a.width + first + 128 * k);
+          if (found[j] != 0xffffffffu)
+            add_found<T> (a, sum, found[j], base + 4 * j, first);
       __syncthreads ();
     }
-  for (int k = 0; k < 4; k++)
-    if (first + 128 * k < a.width)
-      st<T> (a.y, row * a.width + first + 128 * k, sum[k]);
+#pragma unroll
+  for (int r = 0; r < HK_EMBEDDING_ROWS; r++)
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+      if (row + r < a.rows && first + 128 * k < a.width)
+        st<T> (a.y, (row + r) * a.width + first + 128 * k, sum[r][k]);
 }
 KERNEL (embedding_grad, HkEmbedding)
 

@@ -48,20 +48,21 @@ label_of (const HkCrossEntropy &a, int64_t r)
   return ignored || !good ? -1 : label;
 }
 
-/* log sum e^x of row R */
+/* log sum e^x of row R, reading it once: rows of a large vocabulary, many at a time, are more than the cache holds.  Each thread keeps the sum relative to the largest
+ * number it has met, which begins at the lowest f32: so that -infinity adds 0 rather than NaN. */
 template <class T> static __device__ float
 log_sum_of (const HkCrossEntropy &a, int64_t base)
 {
-  float top = MINUS_INFINITY, sum = 0;
+  float top = -3.4028234663852886e38f, sum = 0;
+#pragma unroll 4
   for (int64_t c = threadIdx.x; c < a.classes; c += blockDim.x)
     {
-      float x = ld<T> (a.x, base + c);
-      top = x > top || x != x ? x : top;
+      float x = ld<T> (a.x, base + c), e = expf (-fabsf (x - top));
+      sum = x > top ? sum * e + 1 : sum + e;
+      top = x > top ? x : top;
     }
-  top = block_max (top);
-  for (int64_t c = threadIdx.x; c < a.classes; c += blockDim.x)
-    sum += expf (ld<T> (a.x, base + c) - top);
-  return top + logf (block_sum (sum));
+  float highest = block_max (top);
+  return highest + logf (block_sum (sum * expf (top - highest)));
 }
 
 /* (1-e) w_y (-log p_y) + e/K sum_c w_c (-log p_c) */
