@@ -434,6 +434,18 @@ gradients_widened (HeddlePlan *plan)
   return n;
 }
 
+/* How many casts around cross entropy cost PLAN a step */
+static guint
+logits_cast (HeddlePlan *plan)
+{
+  HeddlePlanStep step;
+  guint n = 0;
+  for (guint i = 0; plan->device->iface->step (plan, i, &step); i++)
+    if (step.op && step.op->info->code == HEDDLE_OP_CAST && step.op->out[0]->shape.rank == 2 && step.op->out[0]->shape.size[1] == 4)
+      n += step.op->in[0]->kind == HEDDLE_VALUE_TEMP && (step.op->in[0]->dtype == HEDDLE_F32 ? step.op->in[0]->producer->info->code == HEDDLE_OP_CROSS_ENTROPY_GRAD : step.op->out[0]->dtype == HEDDLE_F32);
+  return n;
+}
+
 /* ---- models ---- */
 
 /* What a step of a model turns around under FLAGS and AMP: no weight, and OTHERS tensors; and it widens GRADIENTS. */
@@ -463,6 +475,7 @@ check_model (const char *model, const char *flags, const char *amp, guint others
       guint rest = 0;
       g_assert_cmpuint (plans[i] ? weights_turned (plans[i], &rest) : 0, ==, 0);
       g_assert_cmpuint (rest, <=, others);
+      g_assert_cmpuint (plans[i] ? logits_cast (plans[i]) : 0, ==, 0);
       if (plans[i] && g_str_has_prefix (p->device->iface->program (plans[i])->name, "train"))
         g_assert_cmpuint (gradients_widened (plans[i]), ==, gradients);
     }
