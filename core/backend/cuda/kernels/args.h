@@ -76,7 +76,7 @@ typedef struct { int64_t offset, n; } HkWindow;
 typedef struct { const float *x; float *y; int32_t first, parts, squares; HkWindow window[HK_WINDOWS]; } HkWindows;
 
 #define HK_WIDE 64
-/* y = x, or with ADD y + x, of each window: x of DTYPE, y in f32 */
+/* y = x, or with ADD y + x, of each window: x of DTYPE, f16 or bf16, y in f32 */
 typedef struct { const void *x; float *y; int64_t n; int32_t add; } HkWide;
 typedef struct { int32_t dtype; HkWide window[HK_WIDE]; } HkWiden;
 

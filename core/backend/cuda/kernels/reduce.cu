@@ -40,6 +40,7 @@ reduce_columns (const HkReduce &a)
   __shared__ float sums[8][33];
   int64_t part = blockIdx.y, from = a.n_reduced * part / a.parts, to = a.n_reduced * (part + 1) / a.parts, o = (int64_t) blockIdx.x * 32 + threadIdx.x;
   float sum = 0;
+#pragma unroll 4
   for (int64_t i = from + threadIdx.y; o < a.n_out && i < to; i += 8)
     sum += ld<T> (a.x, i * a.reduced_stride[0] + o);
   sums[threadIdx.y][threadIdx.x] = sum;
