@@ -97,18 +97,20 @@ cuda_launch_widen (CudaQueue *queue, const HkWiden *a, guint n, gint64 longest, 
 
 /* ---- sums ---- */
 
-/* Neighbouring outputs are neighbours in memory: a block takes 32 of them. */
-static gboolean
-is_columns (const HkReduce *a)
+/* Neighbouring outputs are neighbours in memory: a block takes 32 of them.  The number of such blocks, or 0. */
+static gint64
+column_blocks (const HkReduce *a)
 {
-  return a->kept == 1 && a->reduced == 1 && a->kept_stride[0] == 1 && a->n_out >= 32;
+  gint32 last = a->kept - 1;
+  gboolean columns = (a->kept == 1 || a->kept == 2) && a->reduced == 1 && a->kept_stride[last] == 1 && a->kept_size[last] >= 32;
+  return columns ? (a->kept_size[last] + 31) / 32 * (a->kept == 2 ? a->kept_size[0] : 1) : 0;
 }
 
 /* Few blocks of many elements each sum in parts, so that all of the device has work. */
 static gint
 reduce_parts (const HkReduce *a)
 {
-  gint64 blocks = is_columns (a) ? (a->n_out + 31) / 32 : a->n_out, least = is_columns (a) ? 512 : 4096;
+  gint64 columns = column_blocks (a), blocks = columns ? columns : a->n_out, least = columns ? 512 : 4096;
   return blocks >= 512 || a->n_reduced < 2 * least ? 1 : (gint) CLAMP (MIN (a->n_reduced / least, 1024 / MAX (blocks, 1)), 1, 256);
 }
 
@@ -124,12 +126,13 @@ cuda_launch_reduce (CudaQueue *queue, HeddleDtype dtype, const HkReduce *args, f
 {
   HkReduce a = *args;
   HkParts p = { scratch, a.y, (gint32) dtype, reduce_parts (&a), a.n_out };
+  gint64 columns = column_blocks (&a);
   gboolean ok;
   a.parts = p.parts;
   if (a.parts > 1)
     a.y = scratch;
-  if (is_columns (&a))
-    ok = launch_grid (queue, "reduce_columns", dtype, (guint[3]) { (guint) ((a.n_out + 31) / 32), (guint) a.parts, 1 }, (guint[2]) { 32, 8 }, &a, error);
+  if (columns)
+    ok = launch_grid (queue, "reduce_columns", dtype, (guint[3]) { (guint) columns, (guint) a.parts, 1 }, (guint[2]) { 32, 8 }, &a, error);
   else
     ok = a.n_out == 0
          || launch_grid (queue, "reduce", dtype, (guint[3]) { (guint) MIN (a.n_out, BLOCKS_MAX), (guint) a.parts, 1 }, (guint[2]) { threads_for (a.n_reduced / a.parts), 1 }, &a, error);

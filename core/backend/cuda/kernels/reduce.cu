@@ -33,19 +33,21 @@ reduce (const HkReduce &a)
 }
 KERNEL (reduce, HkReduce)
 
-/* Columns: neighbouring threads take neighbouring outputs, 8 rows of threads share the sum: for x (reduced, kept) with both contiguous. */
+/* Columns: neighbouring threads take neighbouring outputs, 8 rows of threads share the sum: for x (reduced, kept) or (kept, reduced, kept) whose last axis is contiguous. */
 template <class T> static __device__ void
 reduce_columns (const HkReduce &a)
 {
   __shared__ float sums[8][33];
-  int64_t part = blockIdx.y, from = a.n_reduced * part / a.parts, to = a.n_reduced * (part + 1) / a.parts, o = (int64_t) blockIdx.x * 32 + threadIdx.x;
+  int64_t part = blockIdx.y, from = a.n_reduced * part / a.parts, to = a.n_reduced * (part + 1) / a.parts;
+  int64_t columns = a.kept_size[a.kept - 1], blocks = (columns + 31) / 32, matrix = blockIdx.x / blocks, column = blockIdx.x % blocks * 32 + threadIdx.x, o = matrix * columns + column;
+  int64_t base = (a.kept > 1 ? matrix * a.kept_stride[0] : 0) + column;
   float sum = 0;
 #pragma unroll 4
-  for (int64_t i = from + threadIdx.y; o < a.n_out && i < to; i += 8)
-    sum += ld<T> (a.x, i * a.reduced_stride[0] + o);
+  for (int64_t i = from + threadIdx.y; column < columns && i < to; i += 8)
+    sum += ld<T> (a.x, base + i * a.reduced_stride[0]);
   sums[threadIdx.y][threadIdx.x] = sum;
   __syncthreads ();
-  if (threadIdx.y == 0 && o < a.n_out)
+  if (threadIdx.y == 0 && column < columns)
     {
       for (int k = 1; k < 8; k++)
         sum += sums[k][threadIdx.x];
