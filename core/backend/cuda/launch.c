@@ -89,10 +89,11 @@ cuda_launch_copy (CudaQueue *queue, const HkCopy *args, GError **error)
 /* A thread writes 16 bytes at a time. */
 gboolean cuda_launch_fill (CudaQueue *q, const HkFill *a, GError **error) { return a->n == 0 || each (q, "fill_bytes", 0, (a->n * a->bytes + 15) / 16, a, error); }
 
+/* As many blocks for each window as the longest has work for: four times eight numbers a thread, so that few blocks of short windows find none. */
 gboolean
 cuda_launch_widen (CudaQueue *queue, const HkWiden *a, guint n, gint64 longest, GError **error)
 {
-  return launch_grid (queue, "widen", 0, (guint[3]) { n, (guint) CLAMP (longest / (8 * THREADS), 1, 1024), 1 }, (guint[2]) { THREADS, 1 }, a, error);
+  return launch_grid (queue, "widen", 0, (guint[3]) { n, (guint) CLAMP (longest / (32 * THREADS), 1, 1024), 1 }, (guint[2]) { THREADS, 1 }, a, error);
 }
 
 /* ---- sums ---- */
