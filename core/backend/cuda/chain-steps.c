@@ -103,7 +103,7 @@ is_others (const CudaCompiler *c, const HeddleOp *op, guint from)
 {
   gboolean forwarded = op->info->code == HEDDLE_OP_ASSIGN && c->forward[op->in[1]->id] == op->in[0]->variable && !made_in (op->in[1], from, op->id);
   gboolean cast = op->info->code == HEDDLE_OP_CAST && op->id > from && op->in[0]->kind == HEDDLE_VALUE_VARIABLE && op->in[0]->variable->role == HEDDLE_ROLE_PARAM;
-  return cuda_is_done (c, op) || forwarded || cast || cuda_is_gradient (c, op) || (op->id > from && cuda_is_logits (c, op));
+  return cuda_is_done (c, op) || forwarded || cast || cuda_is_gradient (c, op) || (op->id > from && cuda_is_logits (c, op)) || cuda_is_part (c, op);
 }
 
 /* Does memory of SHAPE differ between the layouts? */

@@ -278,6 +278,12 @@ guint    cuda_logits_of       (const HeddleOp *op);
 /* The logits in the form that OP is to read, before its step is made.  GRADIENT: the first value it is to make, in the same dtype if OP is the gradient: a cast of its own output may be done with it. */
 CudaOperand cuda_take_logits  (CudaCompiler *c, const HeddleOp *op, const HeddleValue **gradient);
 
+/* ---- ops-movement.c: the sum of gradients of slices that make up a whole ---- */
+/* OP is one of them, or adds them: cuda_lower_part () takes it. */
+gboolean cuda_is_part         (const CudaCompiler *c, const HeddleOp *op);
+/* Like a lowering; the step comes with the last addition. */
+gboolean cuda_lower_part      (CudaCompiler *c, const HeddleOp *op);
+
 /* ---- forms.c: conversions on a queue ---- */
 gboolean cuda_convert     (CudaQueue *queue, gpointer dst, HeddleDtype to, gconstpointer src, HeddleDtype from, gint64 n, GError **error);
 gboolean cuda_relayout    (CudaQueue *queue, gpointer dst, CudaLayout to, gconstpointer src, CudaLayout from, HeddleDtype dtype, const HeddleShape *shape, GError **error);
