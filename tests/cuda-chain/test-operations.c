@@ -266,7 +266,7 @@ add_broadcasts (void)
     { heddle_shape (6, 64), heddle_shape (64) }, { heddle_shape (6, 64), heddle_shape (6, 1) }, { heddle_shape (5, 7), heddle_shape (7) }, { heddle_shape (5, 7), heddle_shape (5, 1) },
     { heddle_shape (2, 8, 3, 5), heddle_shape (8, 1, 1) }, { heddle_shape (2, 8, 3, 5), heddle_shape (1, 8, 1, 1) }, { heddle_shape (2, 8, 4, 8), heddle_shape (2, 8, 1, 1) },
     { heddle_shape (2, 8, 4, 8), heddle_shape (4, 8) }, { heddle_shape (2, 8, 4, 8), heddle_shape (2, 1, 4, 8) }, { heddle_shape (2, 8, 4, 8), heddle_shape (1, 8, 4, 8) },
-    { heddle_shape (2, 3, 4, 5), heddle_shape (2, 1, 4, 1) }, { heddle_shape (4, 1, 6), heddle_shape (4, 5, 6) }, { heddle_shape (4, 1), heddle_shape (1, 8) }, { heddle_shape (1, 1), heddle_shape (9, 16) },
+    { heddle_shape (2, 3, 4, 5), heddle_shape (2, 1, 4, 1) }, { heddle_shape (1, 8, 4, 8), heddle_shape (8, 4, 8) }, { heddle_shape (8, 4, 8), heddle_shape (1, 8, 4, 8) }, { heddle_shape (4, 1, 6), heddle_shape (4, 5, 6) }, { heddle_shape (4, 1), heddle_shape (1, 8) }, { heddle_shape (1, 1), heddle_shape (9, 16) },
     { heddle_scalar_shape (), heddle_shape (33) }, { heddle_shape (33), heddle_scalar_shape () }, { heddle_shape (1), heddle_scalar_shape () }, { heddle_scalar_shape (), heddle_scalar_shape () },
   };
   for (guint i = 0; i < G_N_ELEMENTS (pairs); i++)

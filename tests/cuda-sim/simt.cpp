@@ -320,7 +320,8 @@ extern "C" int
 simt_launch (const Kernel *kernel, dim3 grid, dim3 block, void **args, size_t dynamic, char *text, size_t text_size)
 {
   size_t n = (size_t) block.x * block.y * block.z;
-  int status = n == 0 || n > 1024 || !grid.x || !grid.y || !grid.z ? (int) cudaErrorInvalidConfiguration : 0;
+  bool fits = n && n <= 1024 && block.z <= 64 && grid.x && grid.y && grid.z && grid.x <= 0x7fffffffu && grid.y <= 65535 && grid.z <= 65535;
+  int status = fits ? 0 : (int) cudaErrorInvalidConfiguration;
   std::string error;
   entry = kernel->entry;
   arguments = args;

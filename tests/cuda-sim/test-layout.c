@@ -418,6 +418,73 @@ gradients_widened (HeddlePlan *plan)
   return n;
 }
 
+/* How many casts around cross entropy cost PLAN a step */
+static guint
+logits_cast (HeddlePlan *plan)
+{
+  HeddlePlanStep step;
+  guint n = 0;
+  for (guint i = 0; plan->device->iface->step (plan, i, &step); i++)
+    if (step.op && step.op->info->code == HEDDLE_OP_CAST && step.op->out[0]->shape.rank == 2 && step.op->out[0]->shape.size[1] == 4)
+      n += step.op->in[0]->kind == HEDDLE_VALUE_TEMP && (step.op->in[0]->dtype == HEDDLE_F32 ? step.op->in[0]->producer->info->code == HEDDLE_OP_CROSS_ENTROPY_GRAD : step.op->out[0]->dtype == HEDDLE_F32);
+  return n;
+}
+
+/* ---- gradients of slices, added up ---- */
+
+/* Three stretches of (3, 7, 4), by their ends; they make up a whole or not. */
+typedef struct { gint64 begin[3], end[3]; guint copies; } Stretches;
+
+static void
+add_stretches (HeddleDevice *device, const Stretches *s)
+{
+  const HeddleShape whole = heddle_shape (3, 7, 4);
+  GError *error = NULL;
+  HeddleVariables *vars = heddle_variables_new ();
+  HeddleBuilder *b = heddle_builder_new ("stretches", vars, TRUE, 0);
+  float x[3][3 * 7 * 4], y[3 * 7 * 4], wanted[3 * 7 * 4] = { 0 };
+  HeddleValue *sum = NULL;
+  HeddlePlanStep step;
+  guint copies = 0;
+  for (guint i = 0; i < 3; i++)
+    {
+      gint64 count = s->end[i] - s->begin[i];
+      HeddleShape part = heddle_shape (3, count, 4);
+      g_autofree char *name = g_strdup_printf ("x%u", i);
+      HeddleValue *v = heddle_builder_input (b, name, HEDDLE_F32, &part);
+      HeddleSliceAttr attr = { .begin = { 0, s->begin[i] }, .end = { 0, s->end[i] }, .input = whole };
+      v = heddle_emit (b, HEDDLE_OP_SLICE_GRAD, NULL, &v, 1, &attr, sizeof attr);
+      sum = sum ? heddle_add (b, sum, v) : v;
+      for (gint64 k = 0; k < 3 * count * 4; k++)
+        {
+          x[i][k] = (float) (100 * (i + 1) + (guint) k);
+          wanted[k / (count * 4) * 28 + s->begin[i] * 4 + k % (count * 4)] += x[i][k];
+        }
+    }
+  heddle_builder_output (b, sum);
+  HeddlePlan *plan = device->iface->compile (device, heddle_builder_finish (b, &error), &error);
+  g_assert_no_error (error);
+  for (guint i = 0; device->iface->step (plan, i, &step); i++)
+    copies += g_str_equal (step.what, "copy");
+  g_assert_cmpuint (copies, ==, s->copies);
+  HeddleTensor t = { HEDDLE_F32, whole, y };
+  g_assert_true (device->iface->run (plan, (const gpointer[]) { x[0], x[1], x[2] }, &error) && device->iface->fetch (plan, 0, &t, &error));
+  g_assert_cmpmem (y, sizeof y, wanted, sizeof wanted);
+  heddle_plan_free (plan);
+  heddle_variables_free (vars);
+}
+
+/* One step where they tile the whole; three where they overlap, leave a gap, or both. */
+static void
+test_stretches (void)
+{
+  static const Stretches all[] = { { { 0, 2, 5 }, { 2, 5, 7 }, 1 }, { { 5, 0, 4 }, { 7, 4, 5 }, 1 }, { { 0, 2, 5 }, { 3, 5, 7 }, 3 }, { { 0, 2, 6 }, { 2, 5, 7 }, 3 }, { { 0, 0, 5 }, { 2, 3, 7 }, 3 } };
+  HeddleDevice *device = open_device ("cuda");
+  for (guint i = 0; i < G_N_ELEMENTS (all); i++)
+    add_stretches (device, &all[i]);
+  heddle_device_close (device);
+}
+
 /* ---- models ---- */
 
 /* What a step of a model turns around under FLAGS and AMP: no weight, and OTHERS tensors; and it widens GRADIENTS. */
@@ -440,6 +507,7 @@ check_model (const char *model, const char *flags, const char *amp, guint others
       guint rest = 0;
       g_assert_cmpuint (plans[i] ? weights_turned (plans[i], &rest) : 0, ==, 0);
       g_assert_cmpuint (rest, <=, others);
+      g_assert_cmpuint (plans[i] ? logits_cast (plans[i]) : 0, ==, 0);
       if (plans[i] && g_str_has_prefix (heddle_pipeline_device (r.pipeline)->iface->program (plans[i])->name, "train"))
         g_assert_cmpuint (gradients_widened (plans[i]), ==, gradients);
     }
@@ -472,6 +540,7 @@ main (int argc, char **argv)
   g_test_add_data_func ("/sim/layout/from the simulated device to the cpu", there, test_moves);
   g_test_add_data_func ("/sim/layout/from the cpu to the simulated device", back, test_moves);
   g_test_add_func ("/sim/layout/a gradient looked at", test_looked_at);
+  g_test_add_func ("/sim/layout/stretches", test_stretches);
   g_test_add_func ("/sim/layout/models", test_models);
   return g_test_run ();
 }

@@ -630,6 +630,27 @@ test_divergence (void)
   g_test_trap_assert_stderr ("*divergent: barrier divergence in block (0,0): thread 0 waits at *planted.cu:*(warp)*");
 }
 
+/* More blocks in y or z than any device takes */
+static void
+test_grid (void)
+{
+  static const dim3 grids[] = { { 1, 65536, 1 }, { 1, 1, 65536 } };
+  if (g_test_subprocess ())
+    {
+      float *x = device_new (4), a = 1;
+      gint64 n = 0;
+      for (guint i = 0; i < G_N_ELEMENTS (grids); i++)
+        {
+          cudaError_t e = cudaLaunchKernel (kernel ("axpy"), grids[i], (dim3) { 32, 1, 1 }, (void *[]) { &x, &x, &a, &n }, 0, NULL);
+          g_assert_cmpint (e ? e : cudaDeviceSynchronize (), ==, cudaErrorInvalidConfiguration);
+        }
+      g_printerr ("refused\n");
+      return;
+    }
+  g_test_trap_subprocess (NULL, 0, 0);
+  g_test_trap_assert_stderr ("*refused*");
+}
+
 static void
 test_host_touches_device (void)
 {
@@ -683,6 +704,7 @@ main (int argc, char **argv)
   g_test_add_func ("/sim/planted/store out of bounds", test_out_of_bounds);
   g_test_add_func ("/sim/planted/misaligned load", test_misaligned);
   g_test_add_func ("/sim/planted/barrier divergence", test_divergence);
+  g_test_add_func ("/sim/planted/too many blocks", test_grid);
   g_test_add_func ("/sim/planted/host touches device memory", test_host_touches_device);
   g_test_add_func ("/sim/planted/leak", test_leak);
   return g_test_run ();

@@ -114,6 +114,15 @@ agree_in_16_bits (const char *layers, const char *amp, const char *options)
 
 static void test_bf16 (void) { agree_in_16_bits (LENET, "dtype = 'bf16'", "epochs = 2"); }
 static void test_f16 (void) { agree_in_16_bits (NORMED, "dtype = 'f16', init_scale = 256", "epochs = 2"); }
+/* Casts around a loss that are not computed change no bit. */
+static void
+test_logits (void)
+{
+  static const char *const amps[] = { "dtype = 'f16'", "dtype = 'bf16'" };
+  for (guint i = 0; i < G_N_ELEMENTS (amps); i++)
+    g_assert_cmphex (hash_of (LENET, "", amps[i]), ==, hash_of (LENET, "fusion = false", amps[i]));
+}
+
 static void test_accumulating (void) { agree_in_16_bits (NORMED, "dtype = 'bf16'", "epochs = 4, accumulate = 3"); }
 
 /* What streams do first is no business of the numbers: the same bits under every schedule. */
@@ -250,7 +259,7 @@ test_moved (void)
 static gpointer
 finish_elsewhere (gpointer data)
 {
-  finish (data);
+  test_run_clear (data);
   return NULL;
 }
 
@@ -260,7 +269,7 @@ test_second_device (void)
 {
   if (g_test_subprocess ())
     {
-      Run r;
+      TestRun r;
       g_setenv ("HEDDLE_SIM_DEVICES", "2", TRUE);
       prefetch = ", pin_memory = true, num_workers = 2";
       run (&r, "cuda:1", LENET, "", NULL, "epochs = 2");
@@ -575,6 +584,7 @@ main (int argc, char **argv)
   g_test_add_func ("/sim/train/bf16", test_bf16);
   g_test_add_func ("/sim/train/f16", test_f16);
   g_test_add_func ("/sim/train/16-bit gradients added up", test_accumulating);
+  g_test_add_func ("/sim/train/16-bit logits", test_logits);
   g_test_add_func ("/sim/train/schedules", test_schedules);
   g_test_add_func ("/sim/train/pinned", test_pinned);
   g_test_add_func ("/sim/train/graphs", test_graphs);

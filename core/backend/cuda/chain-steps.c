@@ -96,13 +96,14 @@ made_in (const HeddleValue *v, guint from, guint to)
   return v->kind == HEDDLE_VALUE_TEMP && v->producer->id >= from && v->producer->id < to;
 }
 
-/* OP must be left to another lowering: it is done, its value is made where it is assigned, it only reads the 16-bit copy of a parameter, or it waits for other gradients. */
+/* OP must be left to another lowering: it is done, its value is made where it is assigned, it only reads the 16-bit copy of a parameter, it waits for other gradients, or
+ * it need not be computed. */
 static gboolean
 is_others (const CudaCompiler *c, const HeddleOp *op, guint from)
 {
   gboolean forwarded = op->info->code == HEDDLE_OP_ASSIGN && c->forward[op->in[1]->id] == op->in[0]->variable && !made_in (op->in[1], from, op->id);
   gboolean cast = op->info->code == HEDDLE_OP_CAST && op->id > from && op->in[0]->kind == HEDDLE_VALUE_VARIABLE && op->in[0]->variable->role == HEDDLE_ROLE_PARAM;
-  return cuda_is_done (c, op) || forwarded || cast || cuda_is_gradient (c, op);
+  return cuda_is_done (c, op) || forwarded || cast || cuda_is_gradient (c, op) || (op->id > from && cuda_is_logits (c, op)) || cuda_is_part (c, op);
 }
 
 /* Does memory of SHAPE differ between the layouts? */

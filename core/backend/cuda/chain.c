@@ -307,12 +307,19 @@ steps_by (const Axis *axes, guint n, gint64 width)
 
 /* ---- operands ---- */
 
+/* Element i of the loop is element i of V's memory: as many, in the same order, which a leading axis of 1 hides where only tensors of rank 4 lie channels last. */
+static gboolean
+follows (const HeddleValue *v, const HeddleShape *loop, ChainOrder order)
+{
+  return heddle_shape_count (&v->shape) == heddle_shape_count (loop) && (order == CHAIN_ROWS || v->shape.rank == loop->rank || (v->shape.rank != 4 && loop->rank != 4));
+}
+
 static void
 load_wide (Writer *w, const HeddleValue *v, const HeddleShape *loop)
 {
   Axis axes[HEDDLE_MAX_RANK];
   guint n = walk (loop, &v->shape, w->options->order, axes), width = w->chain->width, id = w->n_names;
-  gboolean dense = heddle_shape_count (&v->shape) == heddle_shape_count (loop);
+  gboolean dense = follows (v, loop, w->options->order);
   guint arg = memory_of (w, v, FALSE, dense);
   new_name (w, v, "x%u[j]");
   g_string_append_printf (w->loads, "      f32 x%u[W];\n", id);

@@ -189,7 +189,7 @@ static gboolean
 lower_op (CudaCompiler *c, const HeddleOp *op, GError **error)
 {
   GError *met = NULL;
-  gboolean done = lower_view (c, op) || lower_forwarded (c, op) || lower_shadow (c, op) || cuda_lower_gradient (c, op);
+  gboolean done = lower_view (c, op) || lower_forwarded (c, op) || lower_shadow (c, op) || cuda_lower_gradient (c, op) || cuda_lower_logits (c, op) || cuda_lower_part (c, op);
   if (!done && !c->device->own)
     done = lower_by (c, cuda_lowerings_library, op, &met);
   if (!done && !met)

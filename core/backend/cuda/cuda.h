@@ -218,6 +218,8 @@ CudaOperand cuda_form     (CudaCompiler *c, const HeddleValue *v, HeddleDtype dt
 /* Memory for a value that the next step makes: the arena, or the variable that it is assigned to.  Then cuda_made_as. */
 CudaOperand cuda_target   (CudaCompiler *c, const HeddleValue *v, HeddleDtype dtype, CudaLayout layout);
 void     cuda_made_as     (CudaCompiler *c, const HeddleValue *v, CudaOperand operand);
+/* V is OPERAND, in a dtype that holds the same numbers; whoever asks for another form has it converted. */
+void     cuda_stands_for  (CudaCompiler *c, const HeddleValue *v, CudaOperand operand);
 CudaLayout cuda_variable_layout (const HeddleVariable *v);
 /* The first plan that uses a parameter chooses its layout, before the parameter has memory and before the plan has forms of it; nothing happens where that is past.
  * Its gradient's window lies alike, and through the flat buffers every slot. */
@@ -266,6 +268,22 @@ gboolean cuda_is_gradient     (const CudaCompiler *c, const HeddleOp *cast);
 /* Like a lowering; the step comes with cuda_flush_gradients (), at the end if not before. */
 gboolean cuda_lower_gradient  (CudaCompiler *c, const HeddleOp *op);
 void     cuda_flush_gradients (CudaCompiler *c);
+
+/* ---- logits.c: cross entropy and top-k read logits of 16 bits as they are ---- */
+/* CAST widens what only such operations read: cuda_lower_logits () takes it, where that is not in a variable. */
+gboolean cuda_is_logits       (const CudaCompiler *c, const HeddleOp *cast);
+/* Like a lowering, without a step */
+gboolean cuda_lower_logits    (CudaCompiler *c, const HeddleOp *op);
+/* Which input of OP the logits are */
+guint    cuda_logits_of       (const HeddleOp *op);
+/* The logits in the form that OP is to read, before its step is made.  GRADIENT: the first value it is to make, in the same dtype if OP is the gradient: a cast of its own output may be done with it. */
+CudaOperand cuda_take_logits  (CudaCompiler *c, const HeddleOp *op, const HeddleValue **gradient);
+
+/* ---- ops-movement.c: the sum of gradients of slices that make up a whole ---- */
+/* OP is one of them, or adds them: cuda_lower_part () takes it. */
+gboolean cuda_is_part         (const CudaCompiler *c, const HeddleOp *op);
+/* Like a lowering; the step comes with the last addition. */
+gboolean cuda_lower_part      (CudaCompiler *c, const HeddleOp *op);
 
 /* ---- forms.c: conversions on a queue ---- */
 gboolean cuda_convert     (CudaQueue *queue, gpointer dst, HeddleDtype to, gconstpointer src, HeddleDtype from, gint64 n, GError **error);

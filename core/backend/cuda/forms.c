@@ -230,6 +230,12 @@ cuda_made_as (CudaCompiler *c, const HeddleValue *v, CudaOperand o)
   add_form (c, v, o.dtype == v->dtype ? o : conversion (c, &o, v->dtype, o.layout));
 }
 
+void
+cuda_stands_for (CudaCompiler *c, const HeddleValue *v, CudaOperand o)
+{
+  add_form (c, v, o);
+}
+
 /* ---- steps ---- */
 
 CudaStep *

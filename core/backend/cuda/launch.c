@@ -5,6 +5,7 @@
 
 #define THREADS 256
 #define BLOCKS_MAX (1 << 20)          /* of a loop over elements: each thread then takes more than one */
+#define GRID_MAX 65535                /* blocks in y and in z, on any device */
 
 static gint64
 blocks_for (gint64 n)
@@ -47,24 +48,71 @@ rows (CudaQueue *queue, const char *kernel, HeddleDtype dtype, gint64 n, gint64 
 }
 
 gboolean cuda_launch_elementwise (CudaQueue *q, const HkElementwise *a, GError **error) { return each (q, "elementwise", 0, a->n, a, error); }
-gboolean cuda_launch_copy (CudaQueue *q, const HkCopy *a, GError **error) { return each (q, "copy", 0, a->n, a, error); }
-gboolean cuda_launch_fill (CudaQueue *q, const HkFill *a, GError **error) { return each (q, "fill_bytes", 0, a->n, a, error); }
 gboolean cuda_launch_dequantize (CudaQueue *q, const HkDequantize *a, GError **error) { return each (q, "dequantize", 0, a->n, a, error); }
 gboolean cuda_launch_scaler (CudaQueue *q, const HkScaler *a, GError **error) { return launch (q, "scaler", 0, 1, 1, a, error); }
 
+/* Halves everything that counts elements, and makes these twice as large. */
+static void
+join_pairs (HkCopy *a)
+{
+  a->bytes *= 2;
+  a->n /= 2;
+  a->from /= 2;
+  a->to /= 2;
+  a->size[a->rank - 1] /= 2;
+  for (gint32 i = 0; i + 1 < a->rank; i++)
+    {
+      a->src[i] /= 2;
+      a->dst[i] /= 2;
+    }
+}
+
+/* Runs of contiguous elements move in units of up to 16 bytes, where all steps and both addresses are multiples of them: fewer transactions, and fewer divisions. */
+gboolean
+cuda_launch_copy (CudaQueue *queue, const HkCopy *args, GError **error)
+{
+  HkCopy a = *args;
+  gint32 last = a.rank - 1;
+  gboolean runs = last >= 0 && a.n > 0 && a.src[last] == 1 && a.dst[last] == 1;
+  while (runs && a.bytes < 16)
+    {
+      gint64 steps = a.size[last] | a.from | a.to;
+      for (gint32 i = 0; i < last; i++)
+        steps |= a.src[i] | a.dst[i];
+      runs = steps % 2 == 0 && ((guintptr) a.x | (guintptr) a.y) % (guintptr) (2 * a.bytes) == 0;
+      if (runs)
+        join_pairs (&a);
+    }
+  return each (queue, "copy", 0, a.n, &a, error);
+}
+
+/* A thread writes 16 bytes at a time. */
+gboolean cuda_launch_fill (CudaQueue *q, const HkFill *a, GError **error) { return a->n == 0 || each (q, "fill_bytes", 0, (a->n * a->bytes + 15) / 16, a, error); }
+
+/* As many blocks for each window as the longest has work for: four times eight numbers a thread, so that few blocks of short windows find none. */
 gboolean
 cuda_launch_widen (CudaQueue *queue, const HkWiden *a, guint n, gint64 longest, GError **error)
 {
-  return launch_grid (queue, "widen", 0, (guint[3]) { n, (guint) CLAMP (longest / (8 * THREADS), 1, 1024), 1 }, (guint[2]) { THREADS, 1 }, a, error);
+  return launch_grid (queue, "widen", 0, (guint[3]) { n, (guint) CLAMP (longest / (32 * THREADS), 1, 1024), 1 }, (guint[2]) { THREADS, 1 }, a, error);
 }
 
 /* ---- sums ---- */
 
-/* Few outputs of many elements each are summed in parts, so that all of the device has work. */
+/* Neighbouring outputs are neighbours in memory: a block takes 32 of them.  The number of such blocks, or 0. */
+static gint64
+column_blocks (const HkReduce *a)
+{
+  gint32 last = a->kept - 1;
+  gboolean columns = (a->kept == 1 || a->kept == 2) && a->reduced == 1 && a->kept_stride[last] == 1 && a->kept_size[last] >= 32;
+  return columns ? (a->kept_size[last] + 31) / 32 * (a->kept == 2 ? a->kept_size[0] : 1) : 0;
+}
+
+/* Few blocks of many elements each sum in parts, so that all of the device has work. */
 static gint
 reduce_parts (const HkReduce *a)
 {
-  return a->n_out >= 512 || a->n_reduced < 8192 ? 1 : (gint) CLAMP (MIN (a->n_reduced / 4096, 1024 / MAX (a->n_out, 1)), 1, 256);
+  gint64 columns = column_blocks (a), blocks = columns ? columns : a->n_out, least = columns ? 512 : 4096;
+  return blocks >= 512 || a->n_reduced < 2 * least ? 1 : (gint) CLAMP (MIN (a->n_reduced / least, 1024 / MAX (blocks, 1)), 1, 256);
 }
 
 gsize
@@ -79,12 +127,13 @@ cuda_launch_reduce (CudaQueue *queue, HeddleDtype dtype, const HkReduce *args, f
 {
   HkReduce a = *args;
   HkParts p = { scratch, a.y, (gint32) dtype, reduce_parts (&a), a.n_out };
-  gboolean columns = a.kept == 1 && a.reduced == 1 && a.kept_stride[0] == 1 && a.n_out >= 32, ok;
+  gint64 columns = column_blocks (&a);
+  gboolean ok;
   a.parts = p.parts;
   if (a.parts > 1)
     a.y = scratch;
   if (columns)
-    ok = launch_grid (queue, "reduce_columns", dtype, (guint[3]) { (guint) ((a.n_out + 31) / 32), (guint) a.parts, 1 }, (guint[2]) { 32, 8 }, &a, error);
+    ok = launch_grid (queue, "reduce_columns", dtype, (guint[3]) { (guint) columns, (guint) a.parts, 1 }, (guint[2]) { 32, 8 }, &a, error);
   else
     ok = a.n_out == 0
          || launch_grid (queue, "reduce", dtype, (guint[3]) { (guint) MIN (a.n_out, BLOCKS_MAX), (guint) a.parts, 1 }, (guint[2]) { threads_for (a.n_reduced / a.parts), 1 }, &a, error);
@@ -162,7 +211,7 @@ gboolean cuda_launch_embedding (CudaQueue *q, HeddleDtype t, const HkEmbedding *
 gboolean
 cuda_launch_embedding_grad (CudaQueue *queue, HeddleDtype dtype, const HkEmbedding *a, GError **error)
 {
-  return launch_grid (queue, "embedding_grad", dtype, (guint[3]) { (guint) a->rows, (guint) ((a->width + 511) / 512), 1 }, (guint[2]) { 128, 1 }, a, error);
+  return launch_grid (queue, "embedding_grad", dtype, (guint[3]) { (guint) ((a->rows + HK_EMBEDDING_ROWS - 1) / HK_EMBEDDING_ROWS), (guint) ((a->width + 511) / 512), 1 }, (guint[2]) { 128, 1 }, a, error);
 }
 
 /* ---- products ---- */
@@ -170,7 +219,7 @@ cuda_launch_embedding_grad (CudaQueue *queue, HeddleDtype dtype, const HkEmbeddi
 gboolean
 cuda_launch_matmul (CudaQueue *queue, HeddleDtype dtype, const HkMatmul *a, GError **error)
 {
-  return launch_grid (queue, "matmul", dtype, (guint[3]) { (guint) ((a->n + 63) / 64), (guint) ((a->m + 63) / 64), (guint) MIN (a->batch, 65535) }, (guint[2]) { THREADS, 1 }, a, error);
+  return launch_grid (queue, "matmul", dtype, (guint[3]) { (guint) ((a->n + 63) / 64), (guint) MIN ((a->m + 63) / 64, GRID_MAX), (guint) MIN (a->batch, GRID_MAX) }, (guint[2]) { THREADS, 1 }, a, error);
 }
 
 gboolean cuda_launch_conv_forward (CudaQueue *q, HeddleDtype t, const HkConv *a, GError **error) { return each (q, "conv_forward", t, (gint64) a->N * a->O * a->I * a->J, a, error); }

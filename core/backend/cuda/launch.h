@@ -10,7 +10,7 @@
 gsize    cuda_reduce_scratch  (const HkReduce *args);
 gsize    cuda_terms_scratch   (gint64 n);                       /* HkTerms.partial and .bad, each */
 gsize    cuda_window_scratch  (gint64 windows);
-#define  CUDA_TERM_PARTS_MAX 256
+#define  CUDA_TERM_PARTS_MAX 1024
 
 /* ---- kernels whose operands say their dtypes ---- */
 gboolean cuda_launch_elementwise (CudaQueue *queue, const HkElementwise *args, GError **error);

@@ -115,6 +115,107 @@ lower_copies (CudaCompiler *c, const HeddleOp *op, void (*copies) (const HeddleO
   cuda_step_data (cuda_own_step (c, op, "copy", run_movement, 0, CUDA_ROWS, 1), m, g_free);
 }
 
+/* ---- gradients of slices that make up a whole: zeros around each, and their sum, are one copy of each ---- */
+
+typedef struct { const HeddleOp *part[HEDDLE_MAX_CONCAT], *root; guint n; } Parts;
+
+/* V's memory is no variable's, which may be assigned before the whole is made. */
+static gboolean
+is_kept (const HeddleValue *v)
+{
+  while (v->kind == HEDDLE_VALUE_TEMP && (v->producer->info->flags & HEDDLE_OP_VIEW))
+    v = v->producer->in[0];
+  return v->kind != HEDDLE_VALUE_VARIABLE;
+}
+
+/* Appends the parts that V is the sum of; FALSE if it is the sum of anything else too. */
+static gboolean
+collect (const CudaCompiler *c, const HeddleValue *v, const HeddleShape *whole, Parts *p)
+{
+  const HeddleOp *op = v->kind == HEDDLE_VALUE_TEMP && v->dtype == p->root->out[0]->dtype && heddle_shape_equal (&v->shape, whole) && (p->root->out[0] == v || cuda_only_user (c, v)) ? v->producer : NULL;
+  gboolean part = op && op->info->code == HEDDLE_OP_SLICE_GRAD, ok = part && p->n < HEDDLE_MAX_CONCAT && is_kept (op->in[0]);
+  if (ok)
+    p->part[p->n++] = op;
+  return part ? ok : op && op->info->code == HEDDLE_OP_ADD && collect (c, op->in[0], whole, p) && collect (c, op->in[1], whole, p);
+}
+
+/* The stretch of AXIS that PART is; FALSE if that skips elements. */
+static gboolean
+stretch_of (const HeddleOp *part, gint32 axis, gint64 *begin, gint64 *end)
+{
+  gint64 step, count;
+  heddle_slice_axis (part->attr, axis, part->out[0]->shape.size[axis], begin, &step, &count);
+  *end = *begin + count;
+  return step == 1;
+}
+
+/* No two parts overlap along AXIS, and together they fill it: or each is all of it. */
+static gboolean
+tiles (const Parts *p, gint32 axis, gboolean *whole)
+{
+  gint64 size = p->root->out[0]->shape.size[axis], sum = 0, from[2], to[2];
+  gboolean ok = TRUE, apart = TRUE;
+  *whole = TRUE;
+  for (guint i = 0; i < p->n; i++)
+    {
+      ok &= stretch_of (p->part[i], axis, &from[0], &to[0]);
+      sum += to[0] - from[0];
+      *whole &= to[0] - from[0] == size;
+      for (guint j = 0; j < i; j++)
+        apart &= stretch_of (p->part[j], axis, &from[1], &to[1]) && (to[0] <= from[1] || to[1] <= from[0]);
+    }
+  return ok && (*whole || (apart && sum == size));
+}
+
+/* The sum that OP, a part or an addition of parts, belongs to, if its parts tile it along one axis. */
+static gboolean
+parts_of (const CudaCompiler *c, const HeddleOp *op, Parts *p)
+{
+  const HeddleOp *user = op;
+  guint split = 0;
+  gboolean ok = op->info->code == HEDDLE_OP_SLICE_GRAD || op->info->code == HEDDLE_OP_ADD, whole;
+  *p = (Parts) { .root = op };
+  while (ok && (user = cuda_only_user (c, p->root->out[0])) && user->info->code == HEDDLE_OP_ADD)
+    p->root = user;
+  ok = ok && c->device->flags.fusion && p->root->info->code == HEDDLE_OP_ADD && collect (c, p->root->out[0], &p->root->out[0]->shape, p);
+  for (gint32 axis = 0; ok && axis < p->root->out[0]->shape.rank; axis++)
+    {
+      ok = tiles (p, axis, &whole);
+      split += !whole;
+    }
+  return ok && split == 1;
+}
+
+gboolean
+cuda_is_part (const CudaCompiler *c, const HeddleOp *op)
+{
+  Parts p;
+  return parts_of (c, op, &p);
+}
+
+gboolean
+cuda_lower_part (CudaCompiler *c, const HeddleOp *op)
+{
+  Parts p;
+  gboolean mine = parts_of (c, op, &p);
+  if (mine && op == p.root)
+    {
+      CudaOperand in[HEDDLE_MAX_CONCAT];
+      Movement *m = g_new0 (Movement, 1);
+      for (guint i = 0; i < p.n; i++)
+        {
+          slice_copy (p.part[i], &m->copies[i]);
+          in[i] = cuda_rows (c, p.part[i]->in[0]);
+        }
+      CudaStep *step = cuda_step_new (c, op, "copy", run_movement);
+      for (guint i = 0; i < p.n; i++)
+        cuda_step_in (step, in[i]);
+      cuda_step_out (c, step, op->out[0], op->out[0]->dtype, CUDA_ROWS, TRUE);
+      cuda_step_data (step, m, g_free);
+    }
+  return mine;
+}
+
 /* ---- embedding ---- */
 
 static gboolean

@@ -38,6 +38,13 @@ run_matmul (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
   return cuda_launch_matmul (queue, step->out[0].dtype, &m, error);
 }
 
+/* The sums of the columns of (ROWS, COLUMNS): a bias' gradient */
+static HkReduce
+column_sum (gint64 rows, gint64 columns)
+{
+  return (HkReduce) { .kept = 1, .reduced = 1, .n_out = columns, .n_reduced = rows, .kept_size = { columns }, .kept_stride = { 1 }, .reduced_size = { rows }, .reduced_stride = { columns }, .factor = 1 };
+}
+
 /* x w^T + bias; dy w; dy^T x and the column sums of dy */
 static gboolean
 run_linear (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
@@ -52,8 +59,9 @@ run_linear (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
     ok = cuda_launch_matmul (queue, step->out[0].dtype, &m, error);
   if (ok && weight && OUT (1))
     {
-      HkReduce r = { .x = IN (0), .y = OUT (1), .kept = 1, .reduced = 1, .n_out = last_of (a), .n_reduced = rows_of (a), .kept_size = { last_of (a) }, .kept_stride = { 1 },
-                     .reduced_size = { rows_of (a) }, .reduced_stride = { last_of (a) }, .factor = 1 };
+      HkReduce r = column_sum (rows_of (a), last_of (a));
+      r.x = IN (0);
+      r.y = OUT (1);
       ok = cuda_launch_reduce (queue, step->in[0].dtype, &r, step->n_scratch ? SCRATCH (0) : NULL, error);
     }
   return ok;
@@ -99,15 +107,6 @@ run_conv_input (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error
   k.bias = step->n_in > 2 ? IN (2) : NULL;
   k.out = OUT (0);
   return cuda_launch_conv_grad_input (queue, step->out[0].dtype, &k, error);
-}
-
-HkReduce
-cuda_channel_sum (const HeddleShape *s, CudaLayout layout)
-{
-  gint64 strides[4];
-  cuda_strides (s, layout, strides);
-  return (HkReduce) { .kept = 1, .n_out = s->size[1], .kept_size = { s->size[1] }, .kept_stride = { strides[1] }, .reduced = 3, .n_reduced = s->size[0] * s->size[2] * s->size[3],
-                      .reduced_size = { s->size[0], s->size[2], s->size[3] }, .reduced_stride = { strides[0], strides[2], strides[3] }, .factor = 1 };
 }
 
 static gboolean
@@ -161,7 +160,7 @@ lower_linear (CudaCompiler *c, const HeddleOp *op)
 {
   gboolean weight = op->info->code == HEDDLE_OP_LINEAR_GRAD_WEIGHT;
   CudaStep *step = cuda_own_step (c, op, op->info->name, run_linear, op->out[0]->dtype, CUDA_ROWS, weight ? 0 : 1);
-  HkReduce r = { .n_out = last_of (&op->in[0]->shape), .n_reduced = rows_of (&op->in[0]->shape) };
+  HkReduce r = column_sum (rows_of (&op->in[0]->shape), last_of (&op->in[0]->shape));
   if (weight && cuda_reduce_scratch (&r))
     cuda_step_scratch (c, step, cuda_reduce_scratch (&r) * sizeof (float));
 }

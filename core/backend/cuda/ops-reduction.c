@@ -39,6 +39,12 @@ reduction (const HeddleShape *s, CudaLayout layout, guint32 axes)
   return a;
 }
 
+HkReduce
+cuda_channel_sum (const HeddleShape *image, CudaLayout layout)
+{
+  return reduction (image, layout, 1u << 0 | 1u << 2 | 1u << 3);
+}
+
 static gboolean
 run_reduce (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
 {

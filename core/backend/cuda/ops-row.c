@@ -85,14 +85,18 @@ static void
 lower_labels (CudaCompiler *c, const HeddleOp *op, CudaRun run, guint lists)
 {
   gboolean gradient = lists == 0;
+  guint logits = cuda_logits_of (op);
+  const HeddleValue *first;
   CudaOperand in[5];
+  in[logits] = cuda_take_logits (c, op, &first);
   for (guint i = 0; i < op->n_in; i++)     /* scalars come in f32 */
-    in[i] = gradient && (i == 0 || i == 3) ? cuda_form (c, op->in[i], HEDDLE_F32, CUDA_ROWS) : cuda_rows (c, op->in[i]);
+    if (i != logits)
+      in[i] = gradient && (i == 0 || i == 3) ? cuda_form (c, op->in[i], HEDDLE_F32, CUDA_ROWS) : cuda_rows (c, op->in[i]);
   CudaStep *step = cuda_step_new (c, op, op->info->name, run);
   for (guint i = 0; i < op->n_in; i++)
     cuda_step_in (step, in[i]);
   for (guint i = 0; i < op->n_out; i++)
-    cuda_step_out (c, step, op->out[i], op->out[i]->dtype, CUDA_ROWS, gradient);
+    cuda_step_out (c, step, i ? op->out[i] : first, i ? op->out[i]->dtype : first->dtype, CUDA_ROWS, gradient);
   for (guint i = 0; i < lists; i++)
     cuda_step_scratch (c, step, (gsize) op->in[0]->shape.size[0] * sizeof (float));
   cuda_step_fault (c, step, "label out of range");

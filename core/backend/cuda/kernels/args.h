@@ -38,7 +38,7 @@ typedef struct
   const float *skip;
 } HkElementwise;
 
-/* y[to + sum i_a dst_a] = x[from + sum i_a src_a], BYTES an element */
+/* y[to + sum i_a dst_a] = x[from + sum i_a src_a], BYTES (1, 2, 4, 8 or 16, to which both are aligned) an element */
 typedef struct { const void *x; void *y; int32_t rank, bytes; int64_t n, size[HK_RANK], src[HK_RANK], dst[HK_RANK], from, to; } HkCopy;
 /* y[i] = pattern, BYTES an element */
 typedef struct { void *y; int64_t n; uint64_t pattern; int32_t bytes; } HkFill;
@@ -48,7 +48,8 @@ typedef struct { const void *x; void *y; const float *step; int64_t n; float kee
 /* y = x a[c] + b[c]; PIXELS elements a channel */
 typedef struct { const void *x; float *y; int32_t dtype, channels; int64_t n, pixels; float a[HK_CHANNELS], b[HK_CHANNELS]; } HkDequantize;
 
-/* Embedding: y[i] = table[index[i]]; its gradient dtable[v] = sum of dy[i] over index[i] = v, in order.  FAULT: set to 1 + i for an index out of range. */
+/* Embedding: y[i] = table[index[i]]; its gradient dtable[v] = sum of dy[i] over index[i] = v, in order, a block for HK_EMBEDDING_ROWS v.  FAULT: set to 1 + i for an index out of range. */
+#define HK_EMBEDDING_ROWS 4
 typedef struct { const void *index, *x; void *y; int32_t index_dtype; int64_t n, rows, width; uint32_t *fault; } HkEmbedding;
 
 /* y[o] = factor sum over the reduced axes; kept and reduced axes with their strides in x.  PARTS > 1: part p of the sum goes to y[o PARTS + p]. */
@@ -75,7 +76,7 @@ typedef struct { int64_t offset, n; } HkWindow;
 typedef struct { const float *x; float *y; int32_t first, parts, squares; HkWindow window[HK_WINDOWS]; } HkWindows;
 
 #define HK_WIDE 64
-/* y = x, or with ADD y + x, of each window: x of DTYPE, y in f32 */
+/* y = x, or with ADD y + x, of each window: x of DTYPE, f16 or bf16, y in f32 */
 typedef struct { const void *x; float *y; int64_t n; int32_t add; } HkWide;
 typedef struct { int32_t dtype; HkWide window[HK_WIDE]; } HkWiden;
 

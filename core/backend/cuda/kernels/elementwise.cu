@@ -46,12 +46,37 @@ compute (int32_t op, f32 x, f32 y, f32 z, f32 a, f32 b)
     }
 }
 
+/* W numbers from I on */
+template <int W, class T> static __device__ void
+widen_pack (const HkWide &w, int64_t i)
+{
+  float x[W], y[W] = { 0 };
+  load<W> (x, (const T *) w.x + i);
+  if (w.add)
+    load<W> (y, w.y + i);
+  for (int j = 0; j < W; j++)
+    y[j] = w.add ? y[j] + x[j] : x[j];
+  store<W> (w.y + i, y);
+}
+
+template <class T> static __device__ void
+widen_window (const HkWide &w)
+{
+  const int64_t first = (int64_t) blockIdx.y * blockDim.x + threadIdx.x, step = (int64_t) gridDim.y * blockDim.x;
+  const int64_t packs = ((uint64_t) w.x | (uint64_t) w.y) % 16 == 0 ? w.n / 8 : 0;
+  for (int64_t i = first; i < packs; i += step)
+    widen_pack<8, T> (w, 8 * i);
+  for (int64_t i = 8 * packs + first; i < w.n; i += step)
+    widen_pack<1, T> (w, i);
+}
+
 static __device__ void
 widen_body (const HkWiden &a)
 {
-  const HkWide &w = a.window[blockIdx.x];
-  for (int64_t i = (int64_t) blockIdx.y * blockDim.x + threadIdx.x; i < w.n; i += (int64_t) gridDim.y * blockDim.x)
-    w.y[i] = w.add ? w.y[i] + load_any (w.x, a.dtype, i) : load_any (w.x, a.dtype, i);
+  if (a.dtype == HK_F16)
+    widen_window<f16> (a.window[blockIdx.x]);
+  else
+    widen_window<bf16> (a.window[blockIdx.x]);
 }
 KERNEL_PLAIN (widen, HkWiden)
 

@@ -6,11 +6,11 @@
 
 /* 16 x 16 threads make 64 x 64 elements, each 4 x 4 of them. */
 template <class T> static __device__ void
-product (const HkMatmul &a, int64_t batch)
+product (const HkMatmul &a, int64_t batch, int64_t row0)
 {
   __shared__ float left[DEPTH][TILE + 1], right[DEPTH][TILE + 1];
   int thread = (int) threadIdx.x, tx = thread & 15, ty = thread >> 4;
-  int64_t row0 = (int64_t) blockIdx.y * TILE, column0 = (int64_t) blockIdx.x * TILE;
+  int64_t column0 = (int64_t) blockIdx.x * TILE;
   float sum[4][4] = { { 0 } };
   for (int64_t k0 = 0; k0 < a.k; k0 += DEPTH)
     {
@@ -46,6 +46,7 @@ template <class T> static __device__ void
 matmul (const HkMatmul &a)
 {
   for (int64_t batch = blockIdx.z; batch < a.batch; batch += gridDim.z)
-    product<T> (a, batch);
+    for (int64_t row = (int64_t) blockIdx.y * TILE; row < a.m; row += (int64_t) gridDim.y * TILE)
+      product<T> (a, batch, row);
 }
 KERNEL (matmul, HkMatmul)

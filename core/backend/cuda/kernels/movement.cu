@@ -1,18 +1,20 @@
 /* cuda/kernels/movement.cu: strided copies, fills, embeddings, dropout, bytes to numbers, the loss scale.  Must not know programs. */
 #include "backend/cuda/kernels/own.cuh"
 
-static __device__ void
-copy_body (const HkCopy &a)
+/* I: what counts the elements; division of 64 bits takes several times as long. */
+template <class I> static __device__ void
+copy_by (const HkCopy &a)
 {
   for (int64_t i = first_index (); i < a.n; i += index_step ())
     {
-      int64_t from = a.from, to = a.to, rest = i;
+      int64_t from = a.from, to = a.to;
+      I rest = (I) i;
       for (int axis = a.rank - 1; axis >= 0; axis--)
         {
-          int64_t here = rest % a.size[axis];
-          rest /= a.size[axis];
-          from += here * a.src[axis];
-          to += here * a.dst[axis];
+          I size = (I) a.size[axis], here = axis ? rest % size : rest;
+          rest = axis ? rest / size : 0;
+          from += (int64_t) here * a.src[axis];
+          to += (int64_t) here * a.dst[axis];
         }
       if (a.bytes == 1)
         ((uint8_t *) a.y)[to] = ((const uint8_t *) a.x)[from];
@@ -20,24 +22,48 @@ copy_body (const HkCopy &a)
         ((uint16_t *) a.y)[to] = ((const uint16_t *) a.x)[from];
       else if (a.bytes == 4)
         ((uint32_t *) a.y)[to] = ((const uint32_t *) a.x)[from];
-      else
+      else if (a.bytes == 8)
         ((uint64_t *) a.y)[to] = ((const uint64_t *) a.x)[from];
+      else
+        ((uint4 *) a.y)[to] = ((const uint4 *) a.x)[from];
     }
 }
+
+static __device__ void
+copy_body (const HkCopy &a)
+{
+  if (a.n <= 0xffffffffll)
+    copy_by<u32> (a);
+  else
+    copy_by<u64> (a);
+}
 KERNEL_PLAIN (copy, HkCopy)
+
+template <class T> static __device__ void
+fill_as (const HkFill &a)
+{
+  const T one = (T) a.pattern;
+  pack<T, 16 / sizeof (T)> many;
+  for (T &v : many.v)
+    v = one;
+  const int64_t width = 16 / sizeof (T), packs = (uint64_t) a.y % 16 == 0 ? a.n / width : 0;
+  for (int64_t i = first_index (); i < packs; i += index_step ())
+    ((pack<T, 16 / sizeof (T)> *) a.y)[i] = many;
+  for (int64_t i = packs * width + first_index (); i < a.n; i += index_step ())
+    ((T *) a.y)[i] = one;
+}
 
 static __device__ void
 fill_bytes_body (const HkFill &a)
 {
-  for (int64_t i = first_index (); i < a.n; i += index_step ())
-    if (a.bytes == 1)
-      ((uint8_t *) a.y)[i] = (uint8_t) a.pattern;
-    else if (a.bytes == 2)
-      ((uint16_t *) a.y)[i] = (uint16_t) a.pattern;
-    else if (a.bytes == 4)
-      ((uint32_t *) a.y)[i] = (uint32_t) a.pattern;
-    else
-      ((uint64_t *) a.y)[i] = a.pattern;
+  if (a.bytes == 1)
+    fill_as<u8> (a);
+  else if (a.bytes == 2)
+    fill_as<u16> (a);
+  else if (a.bytes == 4)
+    fill_as<u32> (a);
+  else
+    fill_as<u64> (a);
 }
 KERNEL_PLAIN (fill_bytes, HkFill)
 
@@ -81,28 +107,60 @@ embedding (const HkEmbedding &a)
 }
 KERNEL (embedding, HkEmbedding)
 
-/* One block for a row of the table and 4 x 128 of its columns: it looks for the row's indices, 128 at a time, and adds what belongs to them in order. */
+/* Row offset of position I in the rows from ROW on, or NOWHERE */
+#define NOWHERE 0xffu
+static __device__ u32
+row_of (const HkEmbedding &a, int64_t i, int64_t row)
+{
+  int64_t at = i < a.n ? load_index (a.index, a.index_dtype, i) - row : -1;
+  return at >= 0 && at < HK_EMBEDDING_ROWS ? (u32) at : NOWHERE;
+}
+
+/* Adds positions FROM .. FROM + 3 to the sums of their rows, which FOUND names; the loads of all four are under way together. */
+template <class T> static __device__ void
+add_found (const HkEmbedding &a, float (&sum)[HK_EMBEDDING_ROWS][4], u32 found, int64_t from, int64_t first)
+{
+  float x[4][4];
+#pragma unroll
+  for (int q = 0; q < 4; q++)
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+      x[q][k] = (found >> 8 * q & 0xff) != NOWHERE && first + 128 * k < a.width ? ld<T> (a.x, (from + q) * a.width + first + 128 * k) : 0.0f;
+#pragma unroll
+  for (int q = 0; q < 4; q++)
+#pragma unroll
+    for (int r = 0; r < HK_EMBEDDING_ROWS; r++)
+#pragma unroll
+      for (int k = 0; k < 4; k++)
+        sum[r][k] += (found >> 8 * q & 0xff) == (u32) r ? x[q][k] : 0.0f;
+}
+
+/* One block for HK_EMBEDDING_ROWS rows of the table and 4 x 128 of its columns: it looks for the rows' indices, 512 at a time, and adds what belongs to them in order. */
 template <class T> static __device__ void
 embedding_grad (const HkEmbedding &a)
 {
-  __shared__ int found[128];
-  int64_t row = blockIdx.x, first = (int64_t) blockIdx.y * 512 + threadIdx.x;
-  float sum[4] = { 0, 0, 0, 0 };
-  for (int64_t base = 0; base < a.n; base += 128)
+  __shared__ u32 found[128];                  /* a byte for each of four positions */
+  int64_t row = (int64_t) blockIdx.x * HK_EMBEDDING_ROWS, first = (int64_t) blockIdx.y * 512 + threadIdx.x;
+  float sum[HK_EMBEDDING_ROWS][4] = { { 0 } };
+  for (int64_t base = 0; base < a.n; base += 512)
     {
-      int64_t i = base + threadIdx.x;
-      int match = i < a.n && load_index (a.index, a.index_dtype, i) == row;
-      found[threadIdx.x] = match;
-      if (__syncthreads_or (match))
+      u32 rows = 0;
+#pragma unroll
+      for (int q = 0; q < 4; q++)
+        rows |= row_of (a, base + 4 * threadIdx.x + q, row) << 8 * q;
+      found[threadIdx.x] = rows;
+      if (__syncthreads_or (rows != 0xffffffffu))
         for (int j = 0; j < 128; j++)
-          for (int k = 0; k < 4; k++)
-            if (found[j] && first + 128 * k < a.width)
-              sum[k] += ld<T> (a.x, (base + j) * a.width + first + 128 * k);
+          if (found[j] != 0xffffffffu)
+            add_found<T> (a, sum, found[j], base + 4 * j, first);
       __syncthreads ();
     }
-  for (int k = 0; k < 4; k++)
-    if (first + 128 * k < a.width)
-      st<T> (a.y, row * a.width + first + 128 * k, sum[k]);
+#pragma unroll
+  for (int r = 0; r < HK_EMBEDDING_ROWS; r++)
+#pragma unroll
+    for (int k = 0; k < 4; k++)
+      if (row + r < a.rows && first + 128 * k < a.width)
+        st<T> (a.y, (row + r) * a.width + first + 128 * k, sum[r][k]);
 }
 KERNEL (embedding_grad, HkEmbedding)
 

@@ -33,18 +33,21 @@ reduce (const HkReduce &a)
 }
 KERNEL (reduce, HkReduce)
 
-/* Columns: neighbouring threads take neighbouring outputs, 8 rows of threads share the sum: for x (reduced, kept) with both contiguous. */
+/* Columns: neighbouring threads take neighbouring outputs, 8 rows of threads share the sum: for x (reduced, kept) or (kept, reduced, kept) whose last axis is contiguous. */
 template <class T> static __device__ void
 reduce_columns (const HkReduce &a)
 {
   __shared__ float sums[8][33];
-  int64_t part = blockIdx.y, from = a.n_reduced * part / a.parts, to = a.n_reduced * (part + 1) / a.parts, o = (int64_t) blockIdx.x * 32 + threadIdx.x;
+  int64_t part = blockIdx.y, from = a.n_reduced * part / a.parts, to = a.n_reduced * (part + 1) / a.parts;
+  int64_t columns = a.kept_size[a.kept - 1], blocks = (columns + 31) / 32, matrix = blockIdx.x / blocks, column = blockIdx.x % blocks * 32 + threadIdx.x, o = matrix * columns + column;
+  int64_t base = (a.kept > 1 ? matrix * a.kept_stride[0] : 0) + column;
   float sum = 0;
-  for (int64_t i = from + threadIdx.y; o < a.n_out && i < to; i += 8)
-    sum += ld<T> (a.x, i * a.reduced_stride[0] + o);
+#pragma unroll 4
+  for (int64_t i = from + threadIdx.y; column < columns && i < to; i += 8)
+    sum += ld<T> (a.x, base + i * a.reduced_stride[0]);
   sums[threadIdx.y][threadIdx.x] = sum;
   __syncthreads ();
-  if (threadIdx.y == 0 && o < a.n_out)
+  if (threadIdx.y == 0 && column < columns)
     {
       for (int k = 1; k < 8; k++)
         sum += sums[k][threadIdx.x];
@@ -92,11 +95,28 @@ term_of (const HkTerms &a, float x, float t, float w)
     }
 }
 
+/* The squares of f32 numbers: all gradients of a network at once, 16 bytes at a time and several loads under way.  Returns how many it took. */
+static __device__ int64_t
+squares (const HkTerms &a, float *sum, float *bad)
+{
+  const int64_t packs = a.term == HK_SUM_SQUARES && a.x_dtype == HK_F32 && (uint64_t) a.x % 16 == 0 ? a.n / 4 : 0;
+#pragma unroll 4
+  for (int64_t i = first_index (); i < packs; i += index_step ())
+    {
+      float x[4];
+      load<4> (x, (const float *) a.x + 4 * i);
+      *sum += (x[0] * x[0] + x[1] * x[1]) + (x[2] * x[2] + x[3] * x[3]);
+      *bad = is_finite (x[0]) && is_finite (x[1]) && is_finite (x[2]) && is_finite (x[3]) ? *bad : 1.0f;
+    }
+  return 4 * packs;
+}
+
 static __device__ void
 terms_body (const HkTerms &a)
 {
   float sum = 0, bad = 0;
-  for (int64_t i = first_index (); i < a.n; i += index_step ())
+  int64_t begin = squares (a, &sum, &bad);
+  for (int64_t i = begin + first_index (); i < a.n; i += index_step ())
     {
       float x = load_any (a.x, a.x_dtype, i), t = a.t ? load_any (a.t, a.t_dtype, i) : 0.0f;
       float w = a.w ? load_any (a.w, a.w_dtype, i % a.w_count) : 1.0f;

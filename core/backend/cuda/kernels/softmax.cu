@@ -48,20 +48,21 @@ label_of (const HkCrossEntropy &a, int64_t r)
   return ignored || !good ? -1 : label;
 }
 
-/* log sum e^x of row R */
+/* log sum e^x of row R, reading it once: rows of a large vocabulary, many at a time, are more than the cache holds.  Each thread keeps the sum relative to the largest
+ * number it has met, which begins at the lowest f32: so that -infinity adds 0 rather than NaN. */
 template <class T> static __device__ float
 log_sum_of (const HkCrossEntropy &a, int64_t base)
 {
-  float top = MINUS_INFINITY, sum = 0;
+  float top = -3.4028234663852886e38f, sum = 0;
+#pragma unroll 4
   for (int64_t c = threadIdx.x; c < a.classes; c += blockDim.x)
     {
-      float x = ld<T> (a.x, base + c);
-      top = x > top || x != x ? x : top;
+      float x = ld<T> (a.x, base + c), e = expf (-fabsf (x - top));
+      sum = x > top ? sum * e + 1 : sum + e;
+      top = x > top ? x : top;
     }
-  top = block_max (top);
-  for (int64_t c = threadIdx.x; c < a.classes; c += blockDim.x)
-    sum += expf (ld<T> (a.x, base + c) - top);
-  return top + logf (block_sum (sum));
+  float highest = block_max (top);
+  return highest + logf (block_sum (sum * expf (top - highest)));
 }
 
 /* (1-e) w_y (-log p_y) + e/K sum_c w_c (-log p_c) */
@@ -87,6 +88,28 @@ cross_entropy (const HkCrossEntropy &a)
 }
 KERNEL (cross_entropy, HkCrossEntropy)
 
+/* FACTOR (p_c TOTAL - t_c) for all classes: four loads under way before the first store, which might be to where the next load is from for all that a compiler knows. */
+template <class T> static __device__ void
+store_grad (const HkCrossEntropy &a, int64_t base, int64_t label, float log_sum, float w, float total, float factor)
+{
+  float share = a.smoothing / (float) a.classes;
+  for (int64_t begin = threadIdx.x; begin < a.classes; begin += 4 * blockDim.x)
+    {
+      float x[4];
+#pragma unroll
+      for (int k = 0; k < 4; k++)
+        x[k] = begin + k * blockDim.x < a.classes ? ld<T> (a.x, base + begin + k * blockDim.x) : 0.0f;
+#pragma unroll
+      for (int k = 0; k < 4; k++)
+        {
+          int64_t c = begin + k * blockDim.x;
+          float t = c < a.classes ? share * class_weight (a, c) + (c == label ? w : 0.0f) : 0.0f;
+          if (c < a.classes)
+            st<T> (a.dx, base + c, factor != 0 ? factor * (expf (x[k] - log_sum) * total - t) : 0.0f);
+        }
+    }
+}
+
 /* d/dx_c of -sum_j t_j log p_j = p_c sum_j t_j - t_c, times g / denominator */
 template <class T> static __device__ void
 cross_entropy_grad (const HkCrossEntropy &a)
@@ -99,11 +122,7 @@ cross_entropy_grad (const HkCrossEntropy &a)
       for (int64_t c = threadIdx.x; share > 0 && c < a.classes; c += blockDim.x)
         total += share * class_weight (a, c);
       total = w + (share > 0 ? block_sum (total) : 0.0f);
-      for (int64_t c = threadIdx.x; c < a.classes; c += blockDim.x)
-        {
-          float t = share * class_weight (a, c) + (c == label ? w : 0.0f);
-          st<T> (a.dx, base + c, factor != 0 ? factor * (expf (ld<T> (a.x, base + c) - log_sum) * total - t) : 0.0f);
-        }
+      store_grad<T> (a, base, label, log_sum, w, total, factor);
     }
 }
 KERNEL (cross_entropy_grad, HkCrossEntropy)
