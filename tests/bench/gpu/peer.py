@@ -33,7 +33,8 @@ def options():
     ap.add_argument('--amp', default='bf16', choices=['f32', 'f16', 'bf16'])
     ap.add_argument('--plain', default='', help='techniques to leave out, with commas: tf32 (all of it), tf32_matmul, benchmark, channels_last, fused')
     ap.add_argument('--seconds', type=float, default=5.0)
-    ap.add_argument('--compile', action='store_true')
+    ap.add_argument('--compile', default='', choices=['', 'default', 'reduce-overhead'], help="torch.compile's mode")
+    ap.add_argument('--checked', type=int, default=40, help='first steps whose losses are told, as means over quarters')
     return ap.parse_args()
 
 
@@ -76,7 +77,7 @@ def load_npy(path):
 
 
 class Batches:
-    """Shuffled batches in two pinned buffers, copied on a stream of their own while the step before runs."""
+    """Shuffled batches in pinned buffers, copied on a stream of their own while the step before runs."""
     def __init__(self, opt):
         self.opt, self.gpu = opt, opt.device.startswith('cuda')
         if opt.model == 'gpt2':
@@ -84,7 +85,9 @@ class Batches:
         else:
             self.x, self.y = load_resident(os.path.join(opt.root, opt.model + '.bin'), shape_of(opt))
         self.stream = torch.cuda.Stream() if self.gpu else None
-        self.order, self.at, self.ahead = None, 0, None
+        self.pinned = [[torch.empty((opt.batch, *t.shape[1:]), dtype=t.dtype, pin_memory=True) for t in (self.x, self.y)] for _ in range(3 if self.gpu else 0)]
+        self.copied = [torch.cuda.Event() for _ in self.pinned]
+        self.order, self.at, self.turn, self.ahead = None, 0, 0, None
 
     def gather(self):
         n = self.opt.batch
@@ -92,11 +95,17 @@ class Batches:
             self.order, self.at = torch.randperm(len(self.y)), 0
         rows = self.order[self.at:self.at + n]
         self.at += n
-        x, y = self.x[rows], self.y[rows]
         if not self.gpu:
-            return x, y
+            return self.x[rows], self.y[rows]
+        buffers, copied = self.pinned[self.turn], self.copied[self.turn]
+        self.turn = (self.turn + 1) % len(self.pinned)
+        copied.synchronize()            # of three batches ago: done long since
+        for source, buffer in zip((self.x, self.y), buffers):
+            torch.index_select(source, 0, rows, out=buffer)
         with torch.cuda.stream(self.stream):
-            return x.pin_memory().to('cuda', non_blocking=True), y.pin_memory().to('cuda', non_blocking=True)
+            batch = [buffer.to('cuda', non_blocking=True) for buffer in buffers]
+            copied.record()
+        return batch
 
     def next(self):
         x, y = self.ahead or self.gather()
@@ -124,7 +133,8 @@ class Trainer:
         make, more = (torch.optim.AdamW, dict(lr=3e-4, weight_decay=0.1)) if opt.model == 'gpt2' else (torch.optim.SGD, dict(lr=0.01, momentum=0.9, nesterov=True, weight_decay=5e-4))
         self.optimizer = make(self.model.parameters(), fused='fused' not in opt.plain, **more)
         self.scaler = torch.amp.GradScaler(opt.device.split(':')[0], enabled=opt.amp == 'f16')
-        self.objective = torch.compile(self.loss) if opt.compile else self.loss
+        self.losses = []
+        self.objective = torch.compile(self.loss, mode=opt.compile) if opt.compile else self.loss
 
     def loss(self, x, y):
         out = self.model(x)
@@ -139,14 +149,22 @@ class Trainer:
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return loss.detach()
+        if len(self.losses) < self.opt.checked:
+            self.losses.append(loss.detach().clone())        # a compiled graph writes its next loss to the same place
+        return loss
+
+    def quarters(self):
+        """Means over quarters of the first steps: taken when nothing is timed any more."""
+        while len(self.losses) < self.opt.checked:
+            self.step()
+        return [q.mean().item() for q in torch.stack(self.losses).chunk(4)]
 
 
 def main(opt):
     wait = torch.cuda.synchronize if opt.device.startswith('cuda') else lambda: None
     trainer = Trainer(opt)
-    for _ in range(5):
-        loss = trainer.step()
+    for _ in range(10):
+        trainer.step()
     wait()
     start, rates = time.perf_counter(), []
     trainer.step()
@@ -155,12 +173,12 @@ def main(opt):
     for _ in range(8):
         start = time.perf_counter()
         for _ in range(chunk):
-            loss = trainer.step()
+            trainer.step()
         wait()
         rates.append(opt.batch * chunk / (time.perf_counter() - start))
     memory = torch.cuda.max_memory_allocated() / 2**20 if opt.device.startswith('cuda') else None
     print(json.dumps(dict(torch=torch.__version__, cudnn=torch.backends.cudnn.version(), parameters=sum(p.numel() for p in trainer.model.parameters()), samples_per_s=statistics.median(rates[1:]),
-                          lowest=min(rates[1:]), highest=max(rates[1:]), memory_mib=memory, loss=loss.item())))
+                          lowest=min(rates[1:]), highest=max(rates[1:]), memory_mib=memory, losses=trainer.quarters())))
 
 
 if __name__ == '__main__':

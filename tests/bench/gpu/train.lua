@@ -27,8 +27,8 @@ local networks = {
   lenet = function () return h.model "lenet" { batch.image, classes = 10 } end,
   mlp = function () return h.model "mlp" { batch.image, hidden = { 512, 256 }, classes = 10 } end,
   resnet20 = function () return h.model "resnet" { batch.image, depth = 20, classes = 10 } end,
-  resnet18 = function () return h.model "resnet" { batch.image, depth = 18, classes = 1000 } end,
-  resnet50 = function () return h.model "resnet" { batch.image, depth = 50, classes = 1000 } end,
+  resnet18 = function () return h.model "resnet" { batch.image, depth = 18, stem = "large", classes = 1000 } end,
+  resnet50 = function () return h.model "resnet" { batch.image, depth = 50, stem = "large", classes = 1000 } end,
   gpt2 = function () return h.model "gpt" { batch.tokens, layers = layers, context = context, classes = words, dropout = 0 } end,
 }
 local loss = h.loss "cross_entropy" { networks[model] (), model == "gpt2" and batch.targets or batch.label }
