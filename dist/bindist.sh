@@ -68,6 +68,7 @@ Unpack anywhere, then in this folder:
   heddle run source/pipelines/fashion-mnist.lua --arg dataset=synthetic
   sh source/tests/gpu/check.sh                     the tests that need a GPU (SANITIZE=1: compute-sanitizer too)
   python3 source/tests/bench/gpu/gpu.py            the GPU benchmark beside this machine's PyTorch
+  source/docs/gpu.md                               in which order, in how much time, and how to narrow them
 
 glibc, libstdc++ and libgcc are the machine's; NVIDIA's libraries are looked for in the nvidia packages of python3 (or of
 HEDDLE_TORCH_PYTHON, set before env.sh is read: the Python with PyTorch), then in the usual prefixes.

@@ -7,8 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "pipeline/pipeline.h"
-#include "script/script.h"
+#include "run.h"
 
 #define MIB 1048576.0
 
@@ -23,8 +22,6 @@ static const Model models[] = {
   { "gpt", "h.dataset 'text' { file = 'TEXT', units = 'bytes', window = WINDOW }", "batch.tokens, batch.targets",
     "h.model 'gpt' { x, classes = 256, layers = 2, heads = 2, width = 4 * WINDOW, context = WINDOW, dropout = 0 }", "'adamw' { loss, lr = 3e-3, weight_decay = 0.1 }" },
 };
-
-typedef struct { HeddleRegistry *registry; HeddleGraph *graph; HeddlePipeline *pipeline; HeddleRunResult result; } Run;
 
 static char *folder;
 static const char *device_name;
@@ -49,52 +46,34 @@ fill_in (const char *text)
   return g_strdup (s->str);
 }
 
-/* M on DEVICE, compiled: AMP is a dtype of h.amp, OPTIONS are the train stage's. */
-static void
-compile (Run *r, const Model *m, const char *device, const char *flags, const char *amp, const char *options)
+/* M on DEVICE: AMP is a dtype of h.amp, OPTIONS are the train stage's. */
+static TestRun
+run (const Model *m, const char *device, const char *flags, const char *amp, const char *options, TestUntil until)
 {
-  g_autofree char *file = g_build_filename (folder, "run.lua", NULL), *data = fill_in (m->data), *model = fill_in (m->model);
+  g_autofree char *data = fill_in (m->data), *model = fill_in (m->model);
   g_autofree char *text = g_strdup_printf ("local h = require 'heddle'\nlocal nn = require 'heddle.layers'\nh.flags { %s }\nlocal batch = h.prefetch { %s, batch_size = %d, shuffle = true, pin_memory = true }\n"
                                            "local x, y = %s\nlocal loss = h.amp { h.loss 'cross_entropy' { %s, y }, dtype = '%s', init_scale = 256 }\n"
                                            "return h.train { h.optimizer %s, device = '%s', seed = 1, %s }\n", flags, data, small ? 8 : 32, m->fields, model, amp, m->optimizer, device, options);
-  GError *error = NULL;
-  *r = (Run) { .registry = heddle_registry_new (NULL) };
-  g_assert_true (g_file_set_contents (file, text, -1, &error));
-  r->graph = heddle_script_load (file, r->registry, NULL, NULL, &error);
-  g_assert_no_error (error);
-  r->pipeline = heddle_pipeline_new (r->graph, &error);
-  g_assert_no_error (error);
-  heddle_pipeline_compile (r->pipeline, &error);
-  g_assert_no_error (error);
+  TestRun r = test_run (folder, text, until);
+  g_assert_no_error (r.error);
+  return r;
 }
 
-static void
-train (Run *r, const Model *m, const char *device, const char *flags, const char *amp)
+static TestRun
+train (const Model *m, const char *device, const char *flags, const char *amp)
 {
-  GError *error = NULL;
-  compile (r, m, device, flags, amp, small ? "epochs = 1" : "epochs = 2");
-  heddle_pipeline_run (r->pipeline, &r->result, &error);
-  g_assert_no_error (error);
-}
-
-static void
-finish (Run *r)
-{
-  heddle_pipeline_free (r->pipeline);
-  heddle_graph_free (r->graph);
-  heddle_registry_free (r->registry);
+  return run (m, device, flags, amp, small ? "epochs = 1" : "epochs = 2", TEST_RAN);
 }
 
 static guint64
 hash_of (const Model *m, const char *flags, const char *amp)
 {
-  Run r;
+  TestRun r = train (m, device_name, flags, amp);
   guint64 hash = 0;
   GError *error = NULL;
-  train (&r, m, device_name, flags, amp);
   g_assert_true (heddle_pipeline_hash (r.pipeline, &hash, &error));
   g_assert_no_error (error);
-  finish (&r);
+  test_run_clear (&r);
   return hash;
 }
 
@@ -120,20 +99,19 @@ test_curve (gconstpointer data)
 {
   static const struct { const char *amp; double tolerance; } sides[] = { { "f32", 5e-3 }, { "f16", 0.05 }, { "bf16", 0.05 } };
   const Model *m = data;
-  Run cpu, other;
-  train (&cpu, m, "cpu", "winograd = false", "f32");
+  TestRun cpu = train (m, "cpu", "winograd = false", "f32");
   g_test_message ("%s: mean loss of the last epoch on the cpu in f32 %.6f", m->name, cpu.result.loss);
   g_assert_true (small || cpu.result.loss < 0.9 * log (g_str_equal (m->name, "gpt") ? 256 : 4));      /* it learns: a curve, not a line */
   for (guint i = 0; i < G_N_ELEMENTS (sides); i++)
     {
-      train (&other, m, device_name, exact, sides[i].amp);
+      TestRun other = train (m, device_name, exact, sides[i].amp);
       g_test_message ("%s, %s: mean loss of the last epoch %.6f, on the cpu in f32 %.6f", m->name, sides[i].amp, other.result.loss, cpu.result.loss);
       g_assert_cmpfloat_with_epsilon (other.result.loss, cpu.result.loss, sides[i].tolerance * MAX (cpu.result.loss, 0.2));
       g_assert_true (i == 0 || other.result.loss != cpu.result.loss);
       g_assert_cmpint (other.result.steps, ==, cpu.result.steps);
-      finish (&other);
+      test_run_clear (&other);
     }
-  finish (&cpu);
+  test_run_clear (&cpu);
 }
 
 /* ---- memory ---- */
@@ -171,7 +149,7 @@ resident (void)
 typedef struct { gsize device, host; guint64 counter[2]; } Usage;
 
 static void
-look (Run *r, Usage *usage)
+look (TestRun *r, Usage *usage)
 {
   HeddleDevice *device = heddle_pipeline_device (r->pipeline);
   g_assert_true (device->iface->sync (device, NULL));
@@ -186,12 +164,11 @@ look (Run *r, Usage *usage)
 static void
 steady (const Model *m, const char *amp)
 {
-  Run r;
+  TestRun r = run (m, device_name, "cudnn_benchmark = true", amp, "epochs = 1000000, log = { h.logger 'progress' { interval = 10 } }", TEST_COMPILED);
   Usage before, after;
   GError *error = NULL;
   gint64 samples = 0, steps = small ? 20 : 1000;
   double seconds = 0;
-  compile (&r, m, device_name, "cudnn_benchmark = true", amp, "epochs = 1000000, log = { h.logger 'progress' { interval = 10 } }");
   g_autoptr (HeddleBench) bench = heddle_bench_new (r.pipeline, &error);
   g_assert_no_error (error);
   g_assert_true (heddle_bench_run (bench, steps / 2, &samples, &seconds, &error));
@@ -207,7 +184,7 @@ steady (const Model *m, const char *amp)
   for (guint i = 0; i < G_N_ELEMENTS (after.counter); i++)
     g_assert_cmpuint (after.counter[i], ==, before.counter[i]);
   g_clear_pointer (&bench, heddle_bench_free);
-  finish (&r);
+  test_run_clear (&r);
 }
 
 static void test_steady_f32 (gconstpointer m) { steady (m, "f32"); }
@@ -218,12 +195,11 @@ static void
 test_amp_memory (gconstpointer m)
 {
   HeddlePipelineMemory memory[2];
-  Run r;
   for (guint i = 0; i < 2; i++)
     {
-      compile (&r, m, device_name, "", i ? "bf16" : "f32", "epochs = 1");
+      TestRun r = run (m, device_name, "", i ? "bf16" : "f32", "epochs = 1", TEST_COMPILED);
       heddle_pipeline_memory (r.pipeline, &memory[i]);
-      finish (&r);
+      test_run_clear (&r);
     }
   g_test_message ("activations: %.2f MiB in f32, %.2f in bf16", (double) memory[0].arena / MIB, (double) memory[1].arena / MIB);
   g_assert_cmpfloat ((double) memory[1].arena, <, 0.75 * (double) memory[0].arena);
