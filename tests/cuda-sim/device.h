@@ -65,7 +65,7 @@ static std::vector<Graph *> &captures () { static auto *g = new std::vector<Grap
 static thread_local cudaError_t last_error;
 static cudaError_t sticky;
 static char message[512];
-static long n_allocations, n_launches, n_syncs, n_graph_launches, n_operations, n_calls, fail_allocation, fail_call, n_graphs, contexts;
+static long n_allocations, n_launches, n_syncs, n_graph_launches, n_operations, n_calls, fail_allocation, fail_call, n_graphs, contexts, n_unaligned;
 static bool no_captures;               /* a test's wish: nothing that is launched can be captured */
 /* each thread has its own device, 0 at first, and a context only once something asked for one */
 static thread_local int current_device, current_context = -1;

@@ -152,9 +152,19 @@ inside (const Matrix &m, int batches)
   return heddle_sim_is_device (m.data, (size_t) ((batches - 1) * m.stride + last * m.ld + length) * size_of (m.type));
 }
 
+/* What NVIDIA asks for full speed on tensor cores (cuBLAS, "Tensor Core Usage"): address, leading dimension and inner size of each matrix are multiples of 16 bytes. */
+static bool
+aligned (const Matrix &m)
+{
+  size_t size = size_of (m.type);
+  return (uintptr_t) m.data % 16 == 0 && m.ld * size % 16 == 0 && (m.row_major ? m.columns : m.rows) * size % 16 == 0;
+}
+
 static cublasStatus_t
 enqueue (cudaStream_t stream, const Product &p)
 {
+  if (size_of (p.a.type) == 2 && !(aligned (p.a) && aligned (p.b) && aligned (p.d)))
+    heddle_sim_unaligned ();
   int64_t k = p.transpose_a ? p.a.rows : p.a.columns, k2 = p.transpose_b ? p.b.columns : p.b.rows;
   bool ok = size_of (p.a.type) && p.a.type == p.b.type && size_of (p.d.type) && k == k2 && p.d.rows == (p.transpose_a ? p.a.columns : p.a.rows)
             && p.d.columns == (p.transpose_b ? p.b.rows : p.b.columns) && inside (p.a, p.batches) && inside (p.b, p.batches) && inside (p.d, p.batches);

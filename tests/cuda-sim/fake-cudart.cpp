@@ -28,6 +28,7 @@ int heddle_sim_is_device (const void *p, size_t n) { LOCK; return in_device (p, 
 void heddle_sim_fail_allocation (long n) { fail_allocation = n; }
 void heddle_sim_fail_call (long n) { fail_call = n; }
 void heddle_sim_no_captures (int on) { no_captures = on; }
+void heddle_sim_unaligned (void) { LOCK; n_unaligned++; }
 void heddle_sim_limit (size_t bytes) { limit = bytes; }
 void heddle_sim_schedule (const char *name) { set_schedule (name); }
 
@@ -36,7 +37,7 @@ heddle_sim_counter (const char *name)
 {
   const struct { const char *name; long value; } all[] = { { "allocations", n_allocations }, { "launches", n_launches }, { "syncs", n_syncs }, { "graph_launches", n_graph_launches },
     { "operations", n_operations }, { "live", (long) live }, { "peak", (long) peak }, { "calls", n_calls }, { "failing", fail_call }, { "failing_allocation", fail_allocation },
-    { "contexts", contexts } };
+    { "contexts", contexts }, { "unaligned", n_unaligned } };
   long value = -1;
   for (auto &c : all)
     if (!strcmp (c.name, name))

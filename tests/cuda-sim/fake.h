@@ -14,8 +14,10 @@ cudaError_t heddle_sim_enqueue (cudaStream_t stream, int (*run) (const void *dat
 void        heddle_sim_message (const char *text);
 /* Is [P, P + N) device memory? */
 int         heddle_sim_is_device (const void *p, size_t n);
+/* A product of 16-bit matrices was handed over whose rows tensor cores cannot load 16 bytes at a time. */
+void        heddle_sim_unaligned (void);
 /* Counters: "allocations", "launches", "syncs", "graph_launches", "operations", "live" (bytes), "peak" (bytes), "calls" (that can be made to fail), "failing" and "failing_allocation" (calls until one fails),
- * "contexts" (a bit for each device that something was asked of); -1: no such. */
+ * "contexts" (a bit for each device that something was asked of), "unaligned" (heddle_sim_unaligned); -1: no such. */
 long        heddle_sim_counter (const char *name);
 /* From now on the N-th allocation (of device or pinned memory), or the N-th call of any kind that can fail, fails; 0: none does. */
 void        heddle_sim_fail_allocation (long n);

@@ -188,7 +188,8 @@ static gboolean
 bench_init (Bench *bench, CudaDevice *device, const Shape *s, GError **error)
 {
   gsize in = heddle_dtype_size ((HeddleDtype) s->in), out = heddle_dtype_size ((HeddleDtype) s->out), batch = (gsize) s->batch;
-  gsize bytes[] = { batch * (gsize) (s->m * s->k) * in, batch * (gsize) (s->k * s->n) * in, batch * (gsize) (s->m * s->n) * out, (gsize) MAX (s->m, s->n) * 4, (gsize) (s->m * s->n) * out, WORKSPACE };
+  gsize bytes[] = { batch * (gsize) ((s->transpose_a ? s->m : s->k) * s->lda) * in, batch * (gsize) ((s->transpose_b ? s->k : s->n) * s->ldb) * in, batch * (gsize) (s->n * s->ldd) * out,
+                    (gsize) MAX (s->m, s->n) * 4, (gsize) (s->n * s->ldd) * out, WORKSPACE };
   char **memory[] = { &bench->a, &bench->b, &bench->d, &bench->bias, &bench->aux, &bench->workspace };
   gboolean ok = CUDA (cudaEventCreate (&bench->from), NULL, error) && CUDA (cudaEventCreate (&bench->to), NULL, error);
   for (guint i = 0; ok && i < G_N_ELEMENTS (memory); i++)
@@ -308,6 +309,41 @@ alignment (const CudaOperand *o)
   return bytes ? (gint32) MIN (bytes & -bytes, 256) : 256;
 }
 
+/* The value in rows, or padded if it was made so. */
+static CudaOperand
+operand (CudaCompiler *c, const HeddleValue *v, gboolean single)
+{
+  return cuda_form (c, v, v->dtype, single && cuda_made (c, v)->layout == CUDA_PADDED ? CUDA_PADDED : CUDA_ROWS);
+}
+
+/* What follows the last row of W are parameters or zeros (cuda_shadow_bytes): it can be multiplied with zeros. */
+static gboolean
+goes_on (const CudaOperand *w)
+{
+  return w->where == CUDA_SHADOW && w->shape.rank == 2;
+}
+
+/* Leading dimensions of what is padded.  Tensor cores load and store 16 bytes at a time, and the library asks that of sizes too: where nothing is lost by it a product covers the padding, makes
+ * numbers there that nobody reads, multiplies zeros with what follows the weight, or leaves rows after a gradient's last.  Returns the bytes that D then takes beyond its own. */
+static gsize
+cover_padding (Shape *s, const CudaOperand *a, const CudaOperand *b, const CudaOperand *d)
+{
+  gint64 wide = cuda_pitch (&d->shape, d->layout), deep = cuda_pitch (&b->shape, b->layout), n = s->n;
+  gboolean plain = s->epilogue == CUBLASLT_EPILOGUE_DEFAULT;
+  if (d->layout == CUDA_PADDED)
+    {
+      s->ldd = wide;
+      s->m = plain && s->transpose_a && goes_on (a) ? wide : s->m;
+    }
+  if (b->layout == CUDA_PADDED)
+    {
+      s->ldb = deep;
+      s->k = !s->transpose_a && !s->transpose_b && goes_on (a) ? deep : s->k;
+      s->n = plain && s->transpose_b && d->where == CUDA_ARENA ? deep : s->n;
+    }
+  return (gsize) ((s->n - n) * s->ldd) * heddle_dtype_size (d->dtype);
+}
+
 /* What is to be emitted: operands by value, and the epilogue. */
 typedef struct
 {
@@ -329,7 +365,11 @@ emit (CudaCompiler *c, const Wish *w, GError **error)
       if (w->last != w->op)
         c->forward[w->d->id] = NULL;      /* made before its turn: not in a variable that somebody in between may read */
       const HeddleVariable *target = c->forward[w->d->id];
-      CudaOperand a = cuda_form (c, w->a, in, CUDA_ROWS), b = cuda_form (c, w->b, in, CUDA_ROWS), third = { 0 }, d = { .where = target ? CUDA_VARIABLE : CUDA_ARENA, .variable = (HeddleVariable *) target, .dtype = w->d->dtype };
+      gboolean single = s.batch == 1;
+      CudaOperand a = operand (c, w->a, FALSE), b = operand (c, w->b, single), third = { 0 };
+      CudaOperand d = { .where = target ? CUDA_VARIABLE : CUDA_ARENA, .variable = (HeddleVariable *) target, .dtype = w->d->dtype, .shape = w->d->shape,
+                        .layout = single && !target && w->last == w->op && cuda_pads_logits (c, w->d) ? CUDA_PADDED : CUDA_ROWS };
+      gsize beyond = cover_padding (&s, &a, &b, &d);
       s.align_a = alignment (&a);
       s.align_b = alignment (&b);
       s.align_d = alignment (&d);
@@ -353,7 +393,9 @@ emit (CudaCompiler *c, const Wish *w, GError **error)
             cuda_step_in (step, third);
           if (p->workspace)
             cuda_step_scratch (c, step, p->workspace);
-          cuda_step_out (c, step, w->d, w->d->dtype, CUDA_ROWS, TRUE);
+          cuda_step_out (c, step, w->d, w->d->dtype, d.layout, TRUE);
+          if (beyond)
+            g_array_index (c->plan->buffers, HeddleRegion, step->out[0].index).bytes += beyond;
           if (w->second)
             cuda_step_out (c, step, w->second, w->second->dtype, CUDA_ROWS, TRUE);
           if (w->last != w->op)

@@ -83,8 +83,10 @@ lower_view (CudaCompiler *c, const HeddleOp *op)
   gboolean mine = (op->info->flags & HEDDLE_OP_VIEW) != 0;
   if (mine)
     {
-      CudaOperand o = cuda_rows (c, op->in[0]);
-      o.shape = op->out[0]->shape;
+      const HeddleShape *from = &op->in[0]->shape, *to = &op->out[0]->shape;
+      gboolean padded = cuda_made (c, op->in[0])->layout == CUDA_PADDED && to->rank && cuda_pitch (from, CUDA_ROWS) == cuda_pitch (to, CUDA_ROWS);
+      CudaOperand o = cuda_form (c, op->in[0], op->in[0]->dtype, padded ? CUDA_PADDED : CUDA_ROWS);
+      o.shape = *to;
       cuda_made_as (c, op->out[0], o);
     }
   return mine;

@@ -15,8 +15,10 @@ typedef struct _CudaKernel   CudaKernel;     /* one function on the device */
 
 /* ---- the device ---- */
 
-/* Images (N, C, H, W) and convolution weights (Cout, Cin/groups, Kh, Kw) of rank 4 may lie channels last; everything else is row-major. */
-typedef enum { CUDA_ROWS = 0, CUDA_CHANNELS_LAST } CudaLayout;
+/* Images (N, C, H, W) and convolution weights (Cout, Cin/groups, Kh, Kw) of rank 4 may lie channels last; everything else is row-major.
+ * PADDED: row-major, a row taking up a multiple of CUDA_PAD elements; those after the last number are nobody's, and 0 in a gradient. */
+typedef enum { CUDA_ROWS = 0, CUDA_CHANNELS_LAST, CUDA_PADDED } CudaLayout;
+#define CUDA_PAD 64              /* elements of 16 bits: 128 bytes */
 
 /* The 16-bit copy of a flat parameter buffer, which casts of its windows read instead of being computed. */
 typedef struct
@@ -250,11 +252,15 @@ gboolean cuda_is_done     (const CudaCompiler *c, const HeddleOp *op);
 /* This plan writes the 16-bit copy of FLAT in DTYPE itself, where the device has such a copy: its operand; else where = NOWHERE. */
 CudaOperand cuda_shadow_target (CudaCompiler *c, HeddleVariable *variable, HeddleDtype dtype);
 CudaShadow *cuda_shadow   (CudaDevice *device, const HeddleVariable *variable, HeddleDtype dtype, gboolean make);
+/* Its numbers, and zeros behind them: from where any of its matrices begins, CUDA_PAD - 1 more rows can be read than it has. */
+gsize    cuda_shadow_bytes (const CudaShadow *shadow);
 
 gpointer cuda_pointer     (CudaPlan *plan, const CudaOperand *operand);
 guint32 *cuda_fault_word  (CudaPlan *plan, const CudaStep *step);
 gboolean cuda_is_image    (const HeddleShape *shape);           /* of rank 4 */
 gboolean cuda_same_bytes  (CudaLayout a, CudaLayout b, const HeddleShape *shape);
+/* Elements from one row to the next: the last axis, padded where LAYOUT is. */
+gint64   cuda_pitch       (const HeddleShape *shape, CudaLayout layout);
 /* The strides, in elements, of a tensor of any rank in a layout. */
 void     cuda_strides     (const HeddleShape *shape, CudaLayout layout, gint64 *strides);
 gsize    cuda_bytes       (const CudaOperand *o);
@@ -269,14 +275,17 @@ gboolean cuda_is_gradient     (const CudaCompiler *c, const HeddleOp *cast);
 gboolean cuda_lower_gradient  (CudaCompiler *c, const HeddleOp *op);
 void     cuda_flush_gradients (CudaCompiler *c);
 
-/* ---- logits.c: cross entropy and top-k read logits of 16 bits as they are ---- */
+/* ---- logits.c: cross entropy and top-k read logits of 16 bits as they are, and padded ---- */
+/* V, which a matrix product makes in the arena, is to lie PADDED: nobody but these operations reads it, and its rows are long and begin at odd places. */
+gboolean cuda_pads_logits     (const CudaCompiler *c, const HeddleValue *v);
 /* CAST widens what only such operations read: cuda_lower_logits () takes it, where that is not in a variable. */
 gboolean cuda_is_logits       (const CudaCompiler *c, const HeddleOp *cast);
 /* Like a lowering, without a step */
 gboolean cuda_lower_logits    (CudaCompiler *c, const HeddleOp *op);
 /* Which input of OP the logits are */
 guint    cuda_logits_of       (const HeddleOp *op);
-/* The logits in the form that OP is to read, before its step is made.  GRADIENT: the first value it is to make, in the same dtype if OP is the gradient: a cast of its own output may be done with it. */
+/* The logits in the form that OP is to read, before its step is made.  GRADIENT: the first value it is to make, in the same dtype and layout if OP is the gradient: a cast of its own output may
+ * be done with it. */
 CudaOperand cuda_take_logits  (CudaCompiler *c, const HeddleOp *op, const HeddleValue **gradient);
 
 /* ---- ops-movement.c: the sum of gradients of slices that make up a whole ---- */

@@ -11,10 +11,25 @@ cuda_is_image (const HeddleShape *shape)
   return shape->rank == 4;
 }
 
+gint64
+cuda_pitch (const HeddleShape *shape, CudaLayout layout)
+{
+  gint64 last = shape->rank ? shape->size[shape->rank - 1] : 1;
+  return layout == CUDA_PADDED ? (last + CUDA_PAD - 1) / CUDA_PAD * CUDA_PAD : last;
+}
+
 gboolean
 cuda_same_bytes (CudaLayout a, CudaLayout b, const HeddleShape *s)
 {
-  return a == b || !cuda_is_image (s) || s->size[1] == 1 || s->size[2] * s->size[3] == 1;
+  gboolean turned = (a == CUDA_CHANNELS_LAST) != (b == CUDA_CHANNELS_LAST) && cuda_is_image (s) && s->size[1] != 1 && s->size[2] * s->size[3] != 1;
+  return cuda_pitch (s, a) == cuda_pitch (s, b) && !turned;
+}
+
+/* What LAYOUT comes to for SHAPE. */
+static CudaLayout
+layout_for (const HeddleShape *shape, CudaLayout layout)
+{
+  return layout == CUDA_CHANNELS_LAST && !cuda_is_image (shape) ? CUDA_ROWS : layout;
 }
 
 void
@@ -26,14 +41,15 @@ cuda_strides (const HeddleShape *shape, CudaLayout layout, gint64 *strides)
     {
       gint axis = layout == CUDA_CHANNELS_LAST && cuda_is_image (shape) ? last[i] : shape->rank - 1 - i;
       strides[axis] = next;
-      next *= shape->size[axis];
+      next *= i ? shape->size[axis] : layout == CUDA_PADDED ? cuda_pitch (shape, layout) : shape->size[axis];
     }
 }
 
 gsize
 cuda_bytes (const CudaOperand *o)
 {
-  return heddle_tensor_bytes (o->dtype, &o->shape);
+  gsize bytes = heddle_tensor_bytes (o->dtype, &o->shape);
+  return o->layout == CUDA_PADDED ? bytes / (gsize) cuda_pitch (&o->shape, CUDA_ROWS) * (gsize) cuda_pitch (&o->shape, CUDA_PADDED) : bytes;
 }
 
 /* ---- conversions on a queue ---- */
@@ -90,7 +106,7 @@ buffer_new (CudaPlan *plan, gsize bytes)
 static CudaOperand
 temporary (CudaCompiler *c, HeddleDtype dtype, const HeddleShape *shape, CudaLayout layout)
 {
-  CudaOperand o = { .where = CUDA_ARENA, .dtype = dtype, .shape = *shape, .layout = cuda_is_image (shape) ? layout : CUDA_ROWS };
+  CudaOperand o = { .where = CUDA_ARENA, .dtype = dtype, .shape = *shape, .layout = layout_for (shape, layout) };
   o.index = buffer_new (c->plan, cuda_bytes (&o));
   return o;
 }
@@ -199,13 +215,15 @@ cuda_form (CudaCompiler *c, const HeddleValue *v, HeddleDtype dtype, CudaLayout 
     }
   if (!found)
     {
+      if (result.layout == CUDA_PADDED && result.dtype != dtype)      /* numbers are converted one after the other */
+        result = conversion (c, &result, result.dtype, CUDA_ROWS);
       if (result.dtype != dtype)
         result = conversion (c, &result, dtype, result.layout);
       if (!cuda_same_bytes (result.layout, layout, &v->shape))
         result = conversion (c, &result, dtype, layout);
       add_form (c, v, result);
     }
-  result.layout = cuda_is_image (&v->shape) ? layout : CUDA_ROWS;
+  result.layout = layout_for (&v->shape, layout);
   return result;
 }
 
@@ -340,6 +358,19 @@ cuda_shadow_target (CudaCompiler *c, HeddleVariable *v, HeddleDtype dtype)
   if (shadow && v == shadow->flat && !g_ptr_array_find (c->plan->refreshes, shadow, NULL))
     g_ptr_array_add (c->plan->refreshes, shadow);
   return o;
+}
+
+gsize
+cuda_shadow_bytes (const CudaShadow *shadow)
+{
+  const GPtrArray *params = shadow->flat->group ? shadow->flat->group->params : NULL;
+  gint64 row = 0;
+  for (guint i = 0; params && i < params->len; i++)
+    {
+      const HeddleShape *shape = &((const HeddleVariable *) params->pdata[i])->shape;
+      row = shape->rank == 2 ? MAX (row, shape->size[1]) : row;
+    }
+  return (gsize) (heddle_shape_count (&shadow->flat->shape) + (CUDA_PAD - 1) * row) * heddle_dtype_size (shadow->dtype);
 }
 
 /* ---- addresses ---- */

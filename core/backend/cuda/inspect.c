@@ -76,16 +76,13 @@ cuda_plan_memory (HeddlePlan *base, HeddleMemory *memory)
       *owner += bytes;
     }
   for (guint i = 0; i < plan->device->shadows->len; i++)
-    {
-      const CudaShadow *s = plan->device->shadows->pdata[i];
-      memory->params += heddle_tensor_bytes (s->dtype, &s->flat->shape);
-    }
+    memory->params += cuda_shadow_bytes (plan->device->shadows->pdata[i]);
 }
 
 static const char *
 layout_name (CudaLayout layout)
 {
-  return layout == CUDA_CHANNELS_LAST ? "nhwc" : "";
+  return layout == CUDA_CHANNELS_LAST ? "nhwc" : layout == CUDA_PADDED ? "padded" : "";
 }
 
 static void

@@ -1,7 +1,9 @@
 /* cuda/logits.c: cross entropy and top-k read logits of 16 bits as they are, and leave a gradient of 16 bits: the casts around them, which autocast writes, are no work.
  * Their kernels compute in f32 whatever the storage, so not a bit changes; with a large vocabulary the logits are the largest tensor there is, and these two casts moved most of its bytes.
- * Must not know how they are computed. */
+ * Where its length is odd (50257 words) no row but the first would begin where tensor cores can load it: rows are padded, and so is the gradient.  Must not know how they are computed. */
 #include "cuda.h"
+
+#define LONG 512                  /* classes from which a row is worth padding */
 
 static gboolean
 is_16_bits (HeddleDtype dtype)
@@ -15,18 +17,22 @@ cuda_logits_of (const HeddleOp *op)
   return op->info->code == HEDDLE_OP_CROSS_ENTROPY_GRAD ? 1 : 0;
 }
 
-/* Every operation that reads V takes it as logits, and the host does not read it. */
+/* OP takes V as logits. */
 static gboolean
-are_logits (const CudaCompiler *c, const HeddleValue *v)
+takes (const CudaCompiler *c, const HeddleOp *op, const HeddleValue *v)
+{
+  HeddleOpCode code = op->info->code;
+  return (code == HEDDLE_OP_CROSS_ENTROPY || code == HEDDLE_OP_CROSS_ENTROPY_GRAD || code == HEDDLE_OP_TOP_K) && op->in[cuda_logits_of (op)] == v;
+}
+
+/* Every operation that reads V is one that MAY, and the host does not read it. */
+static gboolean
+read_by (const CudaCompiler *c, const HeddleValue *v, gboolean (*may) (const CudaCompiler *c, const HeddleOp *op, const HeddleValue *v))
 {
   const GPtrArray *users = c->users[v->id];
   gboolean ok = users && users->len == v->n_uses;
   for (guint i = 0; ok && i < users->len; i++)
-    {
-      const HeddleOp *op = users->pdata[i];
-      HeddleOpCode code = op->info->code;
-      ok = (code == HEDDLE_OP_CROSS_ENTROPY || code == HEDDLE_OP_CROSS_ENTROPY_GRAD || code == HEDDLE_OP_TOP_K) && op->in[cuda_logits_of (op)] == v;
-    }
+    ok = may (c, users->pdata[i], v);
   return ok;
 }
 
@@ -34,7 +40,23 @@ gboolean
 cuda_is_logits (const CudaCompiler *c, const HeddleOp *cast)
 {
   const HeddleValue *x = cast->info->code == HEDDLE_OP_CAST && c->device->flags.fusion ? cast->in[0] : NULL;
-  return x && x->kind == HEDDLE_VALUE_TEMP && is_16_bits (x->dtype) && cast->out[0]->dtype == HEDDLE_F32 && are_logits (c, cast->out[0]);
+  return x && x->kind == HEDDLE_VALUE_TEMP && is_16_bits (x->dtype) && cast->out[0]->dtype == HEDDLE_F32 && read_by (c, cast->out[0], takes);
+}
+
+static gint64 last_of (const HeddleShape *s) { return s->size[s->rank - 1]; }
+
+/* OP takes V as logits, or hands them on, in the same rows, to who does. */
+static gboolean
+takes_rows (const CudaCompiler *c, const HeddleOp *op, const HeddleValue *v)
+{
+  gboolean view = (op->info->flags & HEDDLE_OP_VIEW) && op->out[0]->shape.rank && last_of (&op->out[0]->shape) == last_of (&v->shape);
+  return view ? read_by (c, op->out[0], takes_rows) : cuda_is_logits (c, op) || takes (c, op, v);
+}
+
+gboolean
+cuda_pads_logits (const CudaCompiler *c, const HeddleValue *v)
+{
+  return is_16_bits (v->dtype) && v->shape.rank > 1 && last_of (&v->shape) >= LONG && last_of (&v->shape) % 8 && c->device->flags.fusion && read_by (c, v, takes_rows);
 }
 
 /* What stands in a variable may be assigned before it is read. */
@@ -43,7 +65,7 @@ cuda_lower_logits (CudaCompiler *c, const HeddleOp *op)
 {
   gboolean mine = cuda_is_logits (c, op) && cuda_made (c, op->in[0])->where == CUDA_ARENA;
   if (mine)
-    cuda_stands_for (c, op->out[0], cuda_rows (c, op->in[0]));
+    cuda_stands_for (c, op->out[0], *cuda_made (c, op->in[0]));
   return mine;
 }
 
@@ -60,6 +82,7 @@ cuda_take_logits (CudaCompiler *c, const HeddleOp *op, const HeddleValue **gradi
 {
   const HeddleValue *x = op->in[cuda_logits_of (op)];
   HeddleDtype dtype = cuda_made (c, x)->dtype;
+  CudaLayout layout = cuda_made (c, x)->layout == CUDA_PADDED ? CUDA_PADDED : CUDA_ROWS;
   const HeddleOp *cast = dtype != x->dtype ? cast_of (c, op, dtype) : NULL;
   if (cast)
     {
@@ -67,5 +90,6 @@ cuda_take_logits (CudaCompiler *c, const HeddleOp *op, const HeddleValue **gradi
       cuda_mark_done (c, cast);
     }
   *gradient = cast ? cast->out[0] : op->out[0];
-  return cuda_form (c, x, op->info->code == HEDDLE_OP_CROSS_ENTROPY_GRAD ? (*gradient)->dtype : dtype, CUDA_ROWS);
+  HeddleDtype wanted = op->info->code == HEDDLE_OP_CROSS_ENTROPY_GRAD ? (*gradient)->dtype : dtype;
+  return cuda_form (c, x, wanted, wanted == dtype ? layout : CUDA_ROWS);
 }

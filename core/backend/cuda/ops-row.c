@@ -32,7 +32,7 @@ static HkCrossEntropy
 cross_entropy_of (CudaPlan *plan, CudaStep *step, guint first)
 {
   const CudaOperand *x = &step->in[first], *labels = &step->in[first + 1];
-  return (HkCrossEntropy) { .x = IN (first), .labels = IN (first + 1), .label_dtype = (gint32) labels->dtype, .rows = x->shape.size[0], .classes = x->shape.size[1], .ignore = G_MININT64,
+  return (HkCrossEntropy) { .x = IN (first), .labels = IN (first + 1), .label_dtype = (gint32) labels->dtype, .rows = x->shape.size[0], .classes = x->shape.size[1], .pitch = cuda_pitch (&x->shape, x->layout), .ignore = G_MININT64,
                             .fault = cuda_fault_word (plan, step) };
 }
 
@@ -96,7 +96,7 @@ lower_labels (CudaCompiler *c, const HeddleOp *op, CudaRun run, guint lists)
   for (guint i = 0; i < op->n_in; i++)
     cuda_step_in (step, in[i]);
   for (guint i = 0; i < op->n_out; i++)
-    cuda_step_out (c, step, i ? op->out[i] : first, i ? op->out[i]->dtype : first->dtype, CUDA_ROWS, gradient);
+    cuda_step_out (c, step, i ? op->out[i] : first, i ? op->out[i]->dtype : first->dtype, gradient ? in[logits].layout : CUDA_ROWS, gradient);
   for (guint i = 0; i < lists; i++)
     cuda_step_scratch (c, step, (gsize) op->in[0]->shape.size[0] * sizeof (float));
   cuda_step_fault (c, step, "label out of range");

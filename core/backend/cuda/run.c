@@ -38,8 +38,8 @@ make_shadows (CudaPlan *plan, const GPtrArray *shadows, GError **error)
       if (!s->data)
         {
           g_autofree char *what = g_strdup_printf ("the %s copy of %s", heddle_dtype_name (s->dtype), s->flat->name);
-          s->data = cuda_malloc (plan->device, (gsize) heddle_shape_count (&s->flat->shape) * heddle_dtype_size (s->dtype), what, error);
-          ok = s->data != NULL;
+          s->data = cuda_malloc (plan->device, cuda_shadow_bytes (s), what, error);
+          ok = s->data && CUDA (cudaMemsetAsync (s->data, 0, cuda_shadow_bytes (s), plan->device->compute), NULL, error);
         }
     }
   return ok;

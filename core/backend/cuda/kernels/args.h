@@ -124,7 +124,8 @@ typedef struct
 enum { HK_SOFTMAX, HK_LOG_SOFTMAX, HK_SOFTMAX_GRAD, HK_LOG_SOFTMAX_GRAD };
 typedef struct { const void *x, *y; void *out; int32_t what; int64_t rows, length, inner; } HkSoftmax;
 
-/* Row i of K logits with label i: [i] of LOSS and WEIGHT, or its gradient; TOP_K: 1 if the label is among the K largest */
+/* Row i of K logits with label i: [i] of LOSS and WEIGHT, or its gradient; TOP_K: 1 if the label is among the K largest.
+ * PITCH elements from row to row; a gradient's are PITCH apart too, and 0 beyond the last class */
 typedef struct
 {
   const void *x, *labels, *class_weights;
@@ -132,7 +133,7 @@ typedef struct
   float *loss, *weight;
   const float *g, *denominator;
   int32_t label_dtype, weights_dtype;
-  int64_t rows, classes, ignore, k;
+  int64_t rows, classes, pitch, ignore, k;
   float smoothing;
   uint32_t *fault;
 } HkCrossEntropy;

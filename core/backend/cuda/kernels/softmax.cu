@@ -71,7 +71,7 @@ cross_entropy (const HkCrossEntropy &a)
 {
   for (int64_t r = blockIdx.x; r < a.rows; r += gridDim.x)
     {
-      int64_t label = label_of (a, r), base = r * a.classes;
+      int64_t label = label_of (a, r), base = r * a.pitch;
       float log_sum = log_sum_of<T> (a, base), smooth = 0, w = label < 0 ? 0.0f : class_weight (a, label);
       if (a.smoothing > 0)
         {
@@ -88,12 +88,12 @@ cross_entropy (const HkCrossEntropy &a)
 }
 KERNEL (cross_entropy, HkCrossEntropy)
 
-/* FACTOR (p_c TOTAL - t_c) for all classes: four loads under way before the first store, which might be to where the next load is from for all that a compiler knows. */
+/* FACTOR (p_c TOTAL - t_c) for all classes, 0 for what follows them in a row: four loads under way before the first store, which might be to where the next load is from for all that a compiler knows. */
 template <class T> static __device__ void
 store_grad (const HkCrossEntropy &a, int64_t base, int64_t label, float log_sum, float w, float total, float factor)
 {
   float share = a.smoothing / (float) a.classes;
-  for (int64_t begin = threadIdx.x; begin < a.classes; begin += 4 * blockDim.x)
+  for (int64_t begin = threadIdx.x; begin < a.pitch; begin += 4 * blockDim.x)
     {
       float x[4];
 #pragma unroll
@@ -104,8 +104,8 @@ store_grad (const HkCrossEntropy &a, int64_t base, int64_t label, float log_sum,
         {
           int64_t c = begin + k * blockDim.x;
           float t = c < a.classes ? share * class_weight (a, c) + (c == label ? w : 0.0f) : 0.0f;
-          if (c < a.classes)
-            st<T> (a.dx, base + c, factor != 0 ? factor * (expf (x[k] - log_sum) * total - t) : 0.0f);
+          if (c < a.pitch)
+            st<T> (a.dx, base + c, factor != 0 && c < a.classes ? factor * (expf (x[k] - log_sum) * total - t) : 0.0f);
         }
     }
 }
@@ -116,7 +116,7 @@ cross_entropy_grad (const HkCrossEntropy &a)
 {
   for (int64_t r = blockIdx.x; r < a.rows; r += gridDim.x)
     {
-      int64_t label = label_of (a, r), base = r * a.classes;
+      int64_t label = label_of (a, r), base = r * a.pitch;
       float log_sum = log_sum_of<T> (a, base), w = label < 0 ? 0.0f : (1 - a.smoothing) * class_weight (a, label), share = a.smoothing / (float) a.classes, total = 0;
       float factor = *a.denominator > 0 && label >= 0 ? *a.g / *a.denominator : 0.0f;
       for (int64_t c = threadIdx.x; share > 0 && c < a.classes; c += blockDim.x)
@@ -133,7 +133,7 @@ top_k (const HkCrossEntropy &a)
 {
   for (int64_t r = blockIdx.x; r < a.rows; r += gridDim.x)
     {
-      int64_t label = label_of (a, r), base = r * a.classes;
+      int64_t label = label_of (a, r), base = r * a.pitch;
       float own = label < 0 ? 0.0f : ld<T> (a.x, base + label), above = 0;
       for (int64_t c = threadIdx.x; c < a.classes; c += blockDim.x)
         {
