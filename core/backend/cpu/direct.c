@@ -397,7 +397,7 @@ cpu_direct_takes_pooled (const CpuCompiler *c, const HeddleOp *op)
       const HeddleOp *user = users->pdata[i];
       const HeddleConvAttr *a = user->attr;
       gboolean weight = user->info->code == HEDDLE_OP_CONV2D_GRAD_WEIGHT;
-      ok = user->in[0] == d && user->in[1] != d && (weight || user->info->code == HEDDLE_OP_CONV2D_GRAD_INPUT)
+      ok = (weight || user->info->code == HEDDLE_OP_CONV2D_GRAD_INPUT) && user->in[0] == d && user->in[1] != d
            && cpu_direct_fits (c->device, a, weight ? &user->in[1]->shape : &a->input, weight ? &a->weight : &user->in[1]->shape);
     }
   return ok;
