@@ -44,7 +44,7 @@ CudaDnnGraph *cuda_dnn_graph_batch_norm_eval (const CudaDnnBatchNorm *norm);
 
 typedef struct
 {
-  HeddleDtype dtype;                   /* of x and y; scale, shift and statistics are f32 */
+  HeddleDtype dtype, y;                /* of x and dx; of y and dy: the same, or 16 bits beside f32.  Scale, shift and statistics are f32 */
   gint64      rows, width;             /* a row is normalised */
   double      eps;
   gboolean    rms;                     /* no mean, no shift */
