@@ -370,6 +370,13 @@ match_pool_grad (Match *m)
 
 /* ---- attention ---- */
 
+/* Its heads were brought outside for attention alone, which need not be done. */
+static gboolean
+has_heads_inside (const HeddleValue *v)
+{
+  return v->kind == HEDDLE_VALUE_TEMP && cuda_swaps_heads (v->producer);
+}
+
 static gboolean
 match_attention (Match *m)
 {
@@ -380,7 +387,9 @@ match_attention (Match *m)
   const HeddleAttentionAttr *attr = op->attr;
   HeddleValue *const *q = op->in + (grad ? 1 : 0);
   CudaDnnAttention a = { .dtype = q[0]->dtype, .batch = q[0]->shape.size[0], .heads = q[0]->shape.size[1], .queries = q[0]->shape.size[2], .keys = q[1]->shape.size[2],
-                         .width = q[0]->shape.size[3], .value_width = q[2]->shape.size[3], .scale = attr->scale, .causal = attr->causal, .deterministic = m->flags->deterministic };
+                         .width = q[0]->shape.size[3], .value_width = q[2]->shape.size[3], .scale = attr->scale, .causal = attr->causal, .deterministic = m->flags->deterministic,
+                         .heads_inside = m->flags->fusion && has_heads_inside (q[0]) && has_heads_inside (q[1]) && has_heads_inside (q[2]) };
+  m->m->layout = a.heads_inside ? CUDA_DNN_BTHD : CUDA_DNN_NCHW;
   for (guint i = 0; i < op->n_in; i++)
     bind (m, grad ? backward[i] : forward[i], op->in[i]);
   for (guint i = 0; i < op->n_out; i++)
