@@ -359,6 +359,9 @@ note (const CudaDnnGraph *g)
       g_autofree char *text = dnn_graph_print (g), *line = NULL;
       g_auto (GStrv) lines = g_strsplit (text, "\n", -1);
       g_autoptr (GString) kinds = g_string_new (dnn_dtype_name (g->tensor[0].dtype));
+      const DnnTensor *first = &g->tensor[g->op[0].out[0]];
+      if (first->kind == DNN_TENSOR_BOUND && first->dtype != g->tensor[0].dtype)
+        g_string_append_printf (kinds, ">%s", dnn_dtype_name (first->dtype));
       for (gint32 i = 1 + g->n_tensors; i < 1 + g->n_tensors + g->n_ops; i++)
         {
           line = g_strdup (lines[i]);

@@ -46,6 +46,14 @@ attention (Case *c, gboolean causal, double scale)
   return heddle_cast (c->b, heddle_scaled_dot_product_attention (c->b, half (c, 0), half (c, 1), half (c, 2), causal, scale), HEDDLE_F32);
 }
 
+/* (B, T, H, D), as models have it */
+static HeddleValue *
+attention_inside (Case *c, gboolean causal)
+{
+  HeddleValue *q = heddle_permute (c->b, half (c, 0), 0, 2, 1, 3), *k = heddle_permute (c->b, half (c, 1), 0, 2, 1, 3), *v = heddle_permute (c->b, half (c, 2), 0, 2, 1, 3);
+  return heddle_cast (c->b, heddle_permute (c->b, heddle_scaled_dot_product_attention (c->b, q, k, v, causal, 0), 0, 2, 1, 3), HEDDLE_F32);
+}
+
 static HeddleValue *
 norm (Case *c, HeddleOpCode code, gint32 axes, guint n)
 {
@@ -68,6 +76,8 @@ CASE (batch_norm_add, heddle_add (b, heddle_batch_norm (b, "bn", X (0)), X (1)))
 /* the gradient behind relu is also that of the other addend */
 CASE (batch_norm_add_relu, heddle_relu (b, heddle_add (b, heddle_batch_norm (b, "bn", X (0)), X (1))))
 CASE (layer_norm, norm (c, HEDDLE_OP_LAYER_NORM, 1, 3))
+CASE (layer_norm_16, heddle_cast (b, heddle_cast (b, norm (c, HEDDLE_OP_LAYER_NORM, 1, 3), HEDDLE_F16), HEDDLE_F32))
+CASE (rms_norm_16, heddle_cast (b, heddle_cast (b, norm (c, HEDDLE_OP_RMS_NORM, 1, 2), HEDDLE_F16), HEDDLE_F32))
 CASE (layer_norm_2, norm (c, HEDDLE_OP_LAYER_NORM, 2, 3))
 CASE (rms_norm, norm (c, HEDDLE_OP_RMS_NORM, 1, 2))
 CASE (max_pool, heddle_max_pool (b, X (0), .kernel = 3, .stride = 2, .padding = 1))
@@ -75,6 +85,8 @@ CASE (avg_pool, heddle_avg_pool (b, X (0), .kernel = 3, .stride = 2, .padding = 
 CASE (avg_pool_inside, heddle_avg_pool (b, X (0), .kernel = 3, .stride = 2, .padding = 1, .exclude_padding = TRUE))
 CASE (attention, attention (c, FALSE, 0))
 CASE (attention_causal, attention (c, TRUE, 0))
+CASE (attention_inside, attention_inside (c, FALSE))
+CASE (attention_inside_causal, attention_inside (c, TRUE))
 CASE (attention_scale, attention (c, FALSE, 1.75))
 CASE (linear_silu, heddle_silu (b, heddle_linear_op (b, X (0), X (1), X (2))))
 CASE (linear_sigmoid, heddle_sigmoid (b, heddle_linear_op (b, X (0), X (1), NULL)))
@@ -91,8 +103,11 @@ static const Entry entries[] = {
   { "batch norm, add", build_batch_norm_add, 0, { S (3, 4, 3, 5), S (3, 4, 3, 5) } }, { "batch norm, add, relu", build_batch_norm_add_relu, 0, { S (3, 4, 3, 5), S (3, 4, 3, 5) } },
   { "batch norm, given", build_batch_norm, 1, { S (3, 4, 3, 5) } }, { "batch norm, given, add, relu", build_batch_norm_add_relu, 1, { S (3, 4, 3, 5), S (3, 4, 3, 5) } },
   { "layer norm", build_layer_norm, 0, { S (3, 5, 7), S (7), S (7) } }, { "layer norm, two axes", build_layer_norm_2, 0, { S (3, 2, 5, 7), S (5, 7), S (5, 7) } },
+  { "layer norm, 16 bits", build_layer_norm_16, 0, { S (3, 5, 7), S (7), S (7) } }, { "rms norm, 16 bits", build_rms_norm_16, 0, { S (3, 5, 7), S (7) } },
   { "rms norm", build_rms_norm, 0, { S (3, 5, 7), S (7) } }, { "max pool", build_max_pool, 0, { S (2, 3, 7, 6) } }, { "average pool", build_avg_pool, 0, { S (2, 3, 7, 6) } },
   { "average pool, inside", build_avg_pool_inside, 0, { S (2, 3, 7, 6) } },
+  { "attention, heads inside", build_attention_inside, 0, { S (2, 5, 3, 4), S (2, 9, 3, 4), S (2, 9, 3, 6) } },
+  { "attention, causal, heads inside", build_attention_inside_causal, 0, { S (2, 5, 3, 4), S (2, 5, 3, 4), S (2, 5, 3, 4) } },
   { "attention", build_attention, 0, { S (2, 3, 5, 4), S (2, 3, 9, 4), S (2, 3, 9, 6) } }, { "attention, causal", build_attention_causal, 0, { S (2, 3, 5, 4), S (2, 3, 5, 4), S (2, 3, 5, 4) } },
   { "attention, causal, more keys", build_attention_causal, 0, { S (1, 2, 3, 4), S (1, 2, 7, 4), S (1, 2, 7, 4) } }, { "attention, scale", build_attention_scale, 0, { S (1, 2, 3, 4), S (1, 2, 7, 4), S (1, 2, 7, 4) } },
   { "linear, silu", build_linear_silu, 1, { S (2, 3, 5), S (7, 5), S (7) } }, { "linear, sigmoid", build_linear_sigmoid, 1, { S (6, 5), S (7, 5) } },
@@ -285,8 +300,8 @@ test_coverage (void)
   static const char *const names[] = {
     "conv", "conv, bias", "conv, bias, relu", "conv, bias, add, relu", "conv, add", "conv, gradient of the input", "conv, gradient of the weight", "batch norm", "batch norm, relu",
     "batch norm, add, relu", "batch norm, gradient", "batch norm, gradient, relu", "batch norm, gradient, add, relu", "batch norm, given statistics", "batch norm, given statistics, add, relu",
-    "layer norm", "layer norm, gradient", "rms norm", "rms norm, gradient", "max pool", "max pool, gradient", "average pool", "average pool, gradient", "attention", "attention, causal",
-    "attention, gradient", "attention, gradient, causal", "matmul, bias, silu", "matmul, sigmoid", "matmul, bias, tanh"
+    "layer norm", "layer norm, gradient", "rms norm", "rms norm, gradient", "layer norm to 16 bits", "layer norm, gradient from 16 bits", "rms norm to 16 bits", "rms norm, gradient from 16 bits", "max pool", "max pool, gradient", "average pool", "average pool, gradient", "attention", "attention, causal",
+    "attention, gradient", "attention, gradient, causal", "attention, heads inside", "attention, causal, heads inside", "attention, gradient, heads inside", "attention, gradient, causal, heads inside", "matmul, bias, silu", "matmul, sigmoid", "matmul, bias, tanh"
   };
   for (guint i = 0; i < G_N_ELEMENTS (names); i++)
     if (!g_hash_table_contains (seen, names[i]))

@@ -29,7 +29,7 @@ ran () { if [ "$version" -lt "${3:-0}" ]; then skip "$1: ran $2" "this cuDNN is 
 did_run () { if grep -qx "$2" "$scratch/$1"; then ok "$1: ran $2"; else sed 's/^/# /' "$scratch/$1"; not_ok "$1: ran $2"; fi; }
 for layout in nchw nhwc; do
   for graph in 'f32 conv' 'f32 conv add' 'f32 conv add relu' 'f32 conv add add relu' 'f32 conv_data' 'f32 conv_weight' 'f32 avg_pool' 'f32 avg_pool_grad'; do ran $layout "$graph"; done
-  for graph in 'f32 norm' 'f32 norm_grad'; do ran $layout "$graph" 80905; done
+  for graph in 'f32 norm' 'f32 norm_grad' 'f32>f16 norm' 'f32>bf16 norm' 'f16>f32 norm_grad' 'bf16>f32 norm_grad'; do ran $layout "$graph" 80905; done
 done
 for graph in 'f32 max_pool' 'f32 max_pool_grad' 'f32 norm relu' 'f32 norm add relu' 'f32 greater mul norm_grad'; do ran nhwc "$graph"; done
 for graph in 'f16 matmul mul row column greater_equal select maximum sub exp sum log add div matmul'; do ran nhwc "$graph" 91600; done

@@ -319,7 +319,7 @@ empty_cache (void)
 static CudaDnnGraph *
 norm_graph (gint64 width)
 {
-  CudaDnnRowNorm norm = { .dtype = HEDDLE_F16, .rows = 512, .width = width, .eps = 1e-5 };
+  CudaDnnRowNorm norm = { .dtype = HEDDLE_F16, .y = HEDDLE_F16, .rows = 512, .width = width, .eps = 1e-5 };
   return cuda_dnn_graph_row_norm (&norm);
 }
 

@@ -633,14 +633,15 @@ custom_in (Case *c, HeddleDtype dtype)
 }
 static HeddleValue *build_custom_f16 (Case *c) { return custom_in (c, HEDDLE_F16); }
 static HeddleValue *build_custom_bf16 (Case *c) { return custom_in (c, HEDDLE_BF16); }
-/* autocast: matrix products and convolutions in 16 bits, the loss in f32 */
+/* autocast: matrix products and convolutions in 16 bits, norms of rows between them and the loss in f32 */
 static HeddleValue *
 low_network (Case *c, HeddleDtype low)
 {
   heddle_builder_set_autocast (c->b, low);
   HeddleValue *x = heddle_conv2d (c->b, "conv", X (0), .channels = 8, .kernel = 3, .padding = 1);
   x = heddle_batch_norm (c->b, "bn", x);
-  x = heddle_linear (c->b, "fc", heddle_max_pool (c->b, heddle_relu (c->b, x), .kernel = 2), .features = 5);
+  x = heddle_linear (c->b, "fc", heddle_max_pool (c->b, heddle_relu (c->b, x), .kernel = 2), .features = 6);
+  x = heddle_linear (c->b, "fc3", heddle_rms_norm (c->b, "rms", heddle_linear (c->b, "fc2", heddle_layer_norm (c->b, "ln", x), .features = 6)), .features = 5);
   heddle_builder_set_autocast (c->b, 0);
   return x;
 }

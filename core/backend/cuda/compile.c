@@ -1,5 +1,6 @@
 /* cuda/compile.c: from a program to steps.  Must not know what a kernel computes, nor where memory lies. */
 #include "cuda.h"
+#include "dnn-ops.h"
 #include "ranges.h"
 #include "tensor/tensors.h"
 
@@ -87,6 +88,35 @@ lower_view (CudaCompiler *c, const HeddleOp *op)
       gboolean padded = cuda_made (c, op->in[0])->layout == CUDA_PADDED && to->rank && cuda_pitch (from, CUDA_ROWS) == cuda_pitch (to, CUDA_ROWS);
       CudaOperand o = cuda_form (c, op->in[0], op->in[0]->dtype, padded ? CUDA_PADDED : CUDA_ROWS);
       o.shape = *to;
+      cuda_made_as (c, op->out[0], o);
+    }
+  return mine;
+}
+
+static gboolean
+read_by_attention (const CudaCompiler *c, const HeddleValue *v)
+{
+  const GPtrArray *users = c->users[v->id];
+  gboolean ok = users && users->len == v->n_uses;
+  for (guint i = 0; ok && i < users->len; i++)
+    {
+      HeddleOpCode code = ((const HeddleOp *) users->pdata[i])->info->code;
+      ok = code == HEDDLE_OP_ATTENTION || code == HEDDLE_OP_ATTENTION_GRAD;
+    }
+  return ok;
+}
+
+/* (B, T, H, D) to (B, H, T, D) and back, where attention reads or made it: the same memory with its heads inside. */
+static gboolean
+lower_heads (CudaCompiler *c, const HeddleOp *op)
+{
+  const CudaOperand *made = cuda_swaps_heads (op) && c->device->flags.fusion && !c->device->own ? cuda_made (c, op->in[0]) : NULL;
+  gboolean back = made && made->layout == CUDA_HEADS, mine = made && made->where == CUDA_ARENA && (back || (made->layout == CUDA_ROWS && read_by_attention (c, op->out[0])));
+  if (mine)
+    {
+      CudaOperand o = *made;
+      o.shape = op->out[0]->shape;
+      o.layout = back ? CUDA_ROWS : CUDA_HEADS;
       cuda_made_as (c, op->out[0], o);
     }
   return mine;
@@ -191,7 +221,7 @@ static gboolean
 lower_op (CudaCompiler *c, const HeddleOp *op, GError **error)
 {
   GError *met = NULL;
-  gboolean done = lower_view (c, op) || lower_forwarded (c, op) || lower_shadow (c, op) || cuda_lower_gradient (c, op) || cuda_lower_logits (c, op) || cuda_lower_part (c, op);
+  gboolean done = lower_view (c, op) || lower_heads (c, op) || lower_forwarded (c, op) || lower_shadow (c, op) || cuda_lower_gradient (c, op) || cuda_lower_logits (c, op) || cuda_lower_part (c, op);
   if (!done && !c->device->own)
     done = lower_by (c, cuda_lowerings_library, op, &met);
   if (!done && !met)

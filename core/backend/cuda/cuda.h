@@ -16,8 +16,8 @@ typedef struct _CudaKernel   CudaKernel;     /* one function on the device */
 /* ---- the device ---- */
 
 /* Images (N, C, H, W) and convolution weights (Cout, Cin/groups, Kh, Kw) of rank 4 may lie channels last; everything else is row-major.
- * PADDED: row-major, a row taking up a multiple of CUDA_PAD elements; those after the last number are nobody's, and 0 in a gradient. */
-typedef enum { CUDA_ROWS = 0, CUDA_CHANNELS_LAST, CUDA_PADDED } CudaLayout;
+ * HEADS: what attention takes and makes, (B, H, T, D), lying as (B, T, H, D).  PADDED: row-major, a row taking up a multiple of CUDA_PAD elements; those after the last number are nobody's, and 0 in a gradient. */
+typedef enum { CUDA_ROWS = 0, CUDA_CHANNELS_LAST, CUDA_HEADS, CUDA_PADDED } CudaLayout;
 #define CUDA_PAD 64              /* elements of 16 bits: 128 bytes */
 
 /* The 16-bit copy of a flat parameter buffer, which casts of its windows read instead of being computed. */

@@ -34,15 +34,18 @@ attention_new (const CudaDnnAttention *a, const char *name)
                   .row = { b, h, t, 1 }, .row_stride = { h * t, t, 1, 1 } };
   if (a->causal)
     g_strlcat (x.g->name, ", causal", sizeof x.g->name);
+  if (a->heads_inside)
+    g_strlcat (x.g->name, ", heads inside", sizeof x.g->name);
   return x;
 }
 
-/* Row-major (B, H, length, width), or the same memory as (B, H, width, length). */
+/* (B, H, length, width), row-major or with its heads inside; or the same memory as (B, H, width, length). */
 static gint32
 operand (Attention *x, CudaDnnUid uid, gint64 length, gint64 width, gboolean transposed)
 {
   gint64 h = x->a->heads, dim[4] = { x->a->batch, h, transposed ? width : length, transposed ? length : width };
-  gint64 at[4] = { h * length * width, length * width, transposed ? 1 : width, transposed ? width : 1 };
+  gint64 row = x->a->heads_inside ? h * width : width, head = x->a->heads_inside ? width : length * width;
+  gint64 at[4] = { h * length * width, head, transposed ? 1 : row, transposed ? row : 1 };
   return dnn_bound (x->g, uid, x->a->dtype, dim, at);
 }
 

@@ -300,10 +300,11 @@ row_norm_graph (const CudaDnnRowNorm *n, const char *layer, const char *rms)
 CudaDnnGraph *
 cuda_dnn_graph_row_norm (const CudaDnnRowNorm *n)
 {
-  CudaDnnGraph *g = row_norm_graph (n, "layer norm", "rms norm");
+  gboolean narrow = n->y != n->dtype;
+  CudaDnnGraph *g = row_norm_graph (n, narrow ? "layer norm to 16 bits" : "layer norm", narrow ? "rms norm to 16 bits" : "rms norm");
   gint32 x = rows (g, CUDA_DNN_X, n->dtype, n->rows, n->width), scale = rows (g, CUDA_DNN_SCALE, HEDDLE_F32, 1, n->width);
   gint32 shift = n->rms ? -1 : rows (g, CUDA_DNN_SHIFT, HEDDLE_F32, 1, n->width), eps = dnn_constant (g, n->eps);
-  gint32 y = rows (g, CUDA_DNN_Y, n->dtype, n->rows, n->width), mean = n->rms ? -1 : rows (g, CUDA_DNN_MEAN, HEDDLE_F32, n->rows, 1);
+  gint32 y = rows (g, CUDA_DNN_Y, n->y, n->rows, n->width), mean = n->rms ? -1 : rows (g, CUDA_DNN_MEAN, HEDDLE_F32, n->rows, 1);
   gint32 rstd = rows (g, CUDA_DNN_RSTD, HEDDLE_F32, n->rows, 1);
   gint32 in[] = { x, scale, shift, eps }, out[] = { y, mean, rstd };
   dnn_op (g, DNN_OP_NORM, n->rms ? DNN_NORM_RMS : DNN_NORM_LAYER, in, 4, out, 3);
@@ -313,8 +314,9 @@ cuda_dnn_graph_row_norm (const CudaDnnRowNorm *n)
 CudaDnnGraph *
 cuda_dnn_graph_row_norm_grad (const CudaDnnRowNorm *n)
 {
-  CudaDnnGraph *g = row_norm_graph (n, "layer norm, gradient", "rms norm, gradient");
-  gint32 dy = rows (g, CUDA_DNN_DY, n->dtype, n->rows, n->width), x = rows (g, CUDA_DNN_X, n->dtype, n->rows, n->width);
+  gboolean narrow = n->y != n->dtype;
+  CudaDnnGraph *g = row_norm_graph (n, narrow ? "layer norm, gradient from 16 bits" : "layer norm, gradient", narrow ? "rms norm, gradient from 16 bits" : "rms norm, gradient");
+  gint32 dy = rows (g, CUDA_DNN_DY, n->y, n->rows, n->width), x = rows (g, CUDA_DNN_X, n->dtype, n->rows, n->width);
   gint32 scale = rows (g, CUDA_DNN_SCALE, HEDDLE_F32, 1, n->width), mean = n->rms ? -1 : rows (g, CUDA_DNN_MEAN, HEDDLE_F32, n->rows, 1);
   gint32 rstd = rows (g, CUDA_DNN_RSTD, HEDDLE_F32, n->rows, 1), dx = rows (g, CUDA_DNN_DX, n->dtype, n->rows, n->width);
   gint32 dscale = rows (g, CUDA_DNN_DSCALE, HEDDLE_F32, 1, n->width), dshift = n->rms ? -1 : rows (g, CUDA_DNN_DSHIFT, HEDDLE_F32, 1, n->width);

@@ -241,7 +241,7 @@ row_norm_of (const HeddleOp *op, const HeddleValue *x, gboolean rms)
 {
   const HeddleLayerNormAttr *a = op->attr;
   gint32 axes = a->axes ? a->axes : 1;
-  CudaDnnRowNorm n = { .dtype = x->dtype, .width = 1, .eps = a->eps, .rms = rms };
+  CudaDnnRowNorm n = { .dtype = x->dtype, .y = x->dtype, .width = 1, .eps = a->eps, .rms = rms };
   for (gint32 i = x->shape.rank - axes; i < x->shape.rank; i++)
     n.width *= x->shape.size[i];
   n.rows = heddle_shape_count (&x->shape) / n.width;
@@ -258,6 +258,20 @@ all_f32 (HeddleValue *const *value, guint n)
 }
 
 static gboolean
+is_16_bits (HeddleDtype dtype)
+{
+  return dtype == HEDDLE_F16 || dtype == HEDDLE_BF16;
+}
+
+/* The cast to 16 bits that alone reads f32 numbers VALUE, as autocast writes it: cuDNN computes in f32 and rounds what it stores, which is the same. */
+static const HeddleOp *
+narrowing (const Match *m, const HeddleValue *value)
+{
+  const HeddleOp *cast = value->dtype == HEDDLE_F32 ? only_reader (m, HEDDLE_OP_CAST, value) : NULL;
+  return cast && is_16_bits (cast->out[0]->dtype) ? cast : NULL;
+}
+
+static gboolean
 match_row_norm (Match *m)
 {
   const HeddleOp *op = m->op;
@@ -265,10 +279,16 @@ match_row_norm (Match *m)
   if (ok)
     {
       CudaDnnRowNorm n = row_norm_of (op, op->in[0], rms);
+      const HeddleOp *cast = narrowing (m, op->out[0]);
       bind (m, CUDA_DNN_X, op->in[0]);
       bind (m, CUDA_DNN_SCALE, op->in[1]);
       bind (m, CUDA_DNN_SHIFT, rms ? NULL : op->in[2]);
-      bind (m, CUDA_DNN_Y, op->out[0]);
+      if (cast)
+        {
+          take (m, cast);
+          n.y = cast->out[0]->dtype;
+        }
+      bind (m, CUDA_DNN_Y, cast ? cast->out[0] : op->out[0]);
       bind (m, CUDA_DNN_MEAN, rms ? NULL : op->out[1]);
       bind (m, CUDA_DNN_RSTD, op->out[rms ? 1 : 2]);
       ok = op->out[0]->dtype == n.dtype && done (m, cuda_dnn_graph_row_norm (&n));
@@ -276,15 +296,16 @@ match_row_norm (Match *m)
   return ok;
 }
 
+/* OP's graph, which takes its gradient from DY: its own input, or 16 bits that were to be widened to it. */
 static gboolean
-match_row_norm_grad (Match *m)
+row_norm_grad (Match *m, const HeddleOp *op, const HeddleValue *dy)
 {
-  const HeddleOp *op = m->op;
   gboolean rms = op->info->code == HEDDLE_OP_RMS_NORM_GRAD, ok = op->n_in == (rms ? 4 : 5) && all_f32 (op->in + 2, op->n_in - 2);
   if (ok)
     {
       CudaDnnRowNorm n = row_norm_of (op, op->in[1], rms);
-      bind (m, CUDA_DNN_DY, op->in[0]);
+      n.y = dy->dtype;
+      bind (m, CUDA_DNN_DY, dy);
       bind (m, CUDA_DNN_X, op->in[1]);
       bind (m, CUDA_DNN_MEAN, rms ? NULL : op->in[2]);
       bind (m, CUDA_DNN_RSTD, op->in[rms ? 2 : 3]);
@@ -293,6 +314,30 @@ match_row_norm_grad (Match *m)
       bind (m, CUDA_DNN_DSCALE, op->out[1]);
       bind (m, CUDA_DNN_DSHIFT, rms ? NULL : op->out[2]);
       ok = op->in[0]->dtype == n.dtype && all_f32 (op->out + 1, op->n_out - 1) && done (m, cuda_dnn_graph_row_norm_grad (&n));
+    }
+  return ok;
+}
+
+static gboolean
+match_row_norm_grad (Match *m)
+{
+  return row_norm_grad (m, m->op, m->op->in[0]);
+}
+
+/* A cast from 16 bits and the norm's gradient that alone reads it: the rest of what that reads is there, or a parameter. */
+static gboolean
+match_cast (Match *m)
+{
+  const HeddleValue *wide = m->op->out[0];
+  gboolean widens = is_16_bits (m->op->in[0]->dtype) && wide->dtype == HEDDLE_F32;
+  const HeddleOp *layer = widens ? only_reader (m, HEDDLE_OP_LAYER_NORM_GRAD, wide) : NULL, *rms = widens ? only_reader (m, HEDDLE_OP_RMS_NORM_GRAD, wide) : NULL, *op = layer ? layer : rms;
+  gboolean ok = op && op->in[0] == wide;
+  for (guint i = 1; ok && i < op->n_in; i++)
+    ok = is_there (m, op->in[i]) || op->in[i]->kind == HEDDLE_VALUE_VARIABLE;
+  if (ok)
+    {
+      take (m, op);
+      ok = row_norm_grad (m, op, m->op->in[0]);
     }
   return ok;
 }
@@ -325,6 +370,13 @@ match_pool_grad (Match *m)
 
 /* ---- attention ---- */
 
+/* Its heads were brought outside for attention alone, which need not be done. */
+static gboolean
+has_heads_inside (const HeddleValue *v)
+{
+  return v->kind == HEDDLE_VALUE_TEMP && cuda_swaps_heads (v->producer);
+}
+
 static gboolean
 match_attention (Match *m)
 {
@@ -335,7 +387,9 @@ match_attention (Match *m)
   const HeddleAttentionAttr *attr = op->attr;
   HeddleValue *const *q = op->in + (grad ? 1 : 0);
   CudaDnnAttention a = { .dtype = q[0]->dtype, .batch = q[0]->shape.size[0], .heads = q[0]->shape.size[1], .queries = q[0]->shape.size[2], .keys = q[1]->shape.size[2],
-                         .width = q[0]->shape.size[3], .value_width = q[2]->shape.size[3], .scale = attr->scale, .causal = attr->causal, .deterministic = m->flags->deterministic };
+                         .width = q[0]->shape.size[3], .value_width = q[2]->shape.size[3], .scale = attr->scale, .causal = attr->causal, .deterministic = m->flags->deterministic,
+                         .heads_inside = m->flags->fusion && has_heads_inside (q[0]) && has_heads_inside (q[1]) && has_heads_inside (q[2]) };
+  m->m->layout = a.heads_inside ? CUDA_DNN_BTHD : CUDA_DNN_NCHW;
   for (guint i = 0; i < op->n_in; i++)
     bind (m, grad ? backward[i] : forward[i], op->in[i]);
   for (guint i = 0; i < op->n_out; i++)
@@ -380,6 +434,7 @@ matcher (HeddleOpCode code)) (Match *m)
     case HEDDLE_OP_RELU_GRAD: return match_relu_grad;
     case HEDDLE_OP_LAYER_NORM: case HEDDLE_OP_RMS_NORM: return match_row_norm;
     case HEDDLE_OP_LAYER_NORM_GRAD: case HEDDLE_OP_RMS_NORM_GRAD: return match_row_norm_grad;
+    case HEDDLE_OP_CAST: return match_cast;
     case HEDDLE_OP_MAX_POOL: case HEDDLE_OP_AVG_POOL: return match_pool;
     case HEDDLE_OP_MAX_POOL_GRAD: case HEDDLE_OP_AVG_POOL_GRAD: return match_pool_grad;
     case HEDDLE_OP_ATTENTION: case HEDDLE_OP_ATTENTION_GRAD: return match_attention;
@@ -393,7 +448,7 @@ static gboolean
 is_image (HeddleOpCode code)
 {
   gboolean (*f) (Match *m) = matcher (code);
-  return f != match_row_norm && f != match_row_norm_grad && f != match_attention && f != match_linear;
+  return f != match_row_norm && f != match_row_norm_grad && f != match_cast && f != match_attention && f != match_linear;
 }
 
 gboolean

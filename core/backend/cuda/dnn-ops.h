@@ -8,6 +8,14 @@
 
 G_BEGIN_DECLS
 
+/* (B, T, H, D) to (B, H, T, D), or back */
+static inline gboolean
+cuda_swaps_heads (const HeddleOp *op)
+{
+  const HeddlePermuteAttr *a = op->info->code == HEDDLE_OP_PERMUTE && op->out[0]->shape.rank == 4 ? op->attr : NULL;
+  return a && a->axes[0] == 0 && a->axes[1] == 2 && a->axes[2] == 1 && a->axes[3] == 3;
+}
+
 #define CUDA_DNN_MATCH_OPS 3
 /* A graph for N_OPS operations, which can run where the first of them stands: all they read is there by then.  What lies between them and is not in VALUE is
  * never in memory. */
@@ -16,7 +24,7 @@ typedef struct
   CudaDnnGraph      *graph;                        /* owned; cuda_dnn_build () takes it */
   guint              n_ops;
   const HeddleOp    *op[CUDA_DNN_MATCH_OPS];       /* in order of execution; others may stand between them */
-  CudaDnnLayout      layout;                       /* of every rank-4 image and convolution weight in VALUE */
+  CudaDnnLayout      layout;                       /* of every rank-4 image, convolution weight or operand of attention in VALUE */
   const HeddleValue *value[CUDA_DNN_N_UIDS];       /* what each pointer is; an output may be one that nobody reads: it needs memory all the same */
   const HeddleValue *bias_grad;                    /* not in the graph, the caller's: the sum of DY over all but its channels; or NULL */
 } CudaDnnMatch;

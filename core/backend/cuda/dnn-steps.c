@@ -89,7 +89,7 @@ is_output (const CudaDnnMatch *m, const HeddleValue *v)
 static CudaLayout
 layout_of (const CudaDnnMatch *m, const HeddleValue *v)
 {
-  return m->layout == CUDA_DNN_NHWC && cuda_is_image (&v->shape) ? CUDA_CHANNELS_LAST : CUDA_ROWS;
+  return !cuda_is_image (&v->shape) ? CUDA_ROWS : m->layout == CUDA_DNN_NHWC ? CUDA_CHANNELS_LAST : m->layout == CUDA_DNN_BTHD ? CUDA_HEADS : CUDA_ROWS;
 }
 
 /* A result of a later operation of the match is made before its turn: not in the memory of a variable, which somebody in between may read. */

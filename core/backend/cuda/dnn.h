@@ -10,7 +10,8 @@ G_BEGIN_DECLS
 
 /* ---- graphs: one function per kind.  NULL: these shapes cannot be expressed.  (transfer full, g_free) ------------------------------------ */
 
-typedef enum { CUDA_DNN_NCHW = 1, CUDA_DNN_NHWC } CudaDnnLayout;      /* of images and, alike, of convolution weights: KCRS or KRSC */
+/* Of images and, alike, of convolution weights: KCRS or KRSC.  BTHD: of what attention reads and makes, its heads inside. */
+typedef enum { CUDA_DNN_NCHW = 1, CUDA_DNN_NHWC, CUDA_DNN_BTHD } CudaDnnLayout;
 typedef enum { CUDA_DNN_FORWARD = 1, CUDA_DNN_GRAD_INPUT, CUDA_DNN_GRAD_WEIGHT } CudaDnnDirection;
 typedef enum { CUDA_DNN_LINEAR = 0, CUDA_DNN_RELU, CUDA_DNN_GELU, CUDA_DNN_GELU_TANH, CUDA_DNN_SIGMOID, CUDA_DNN_TANH, CUDA_DNN_SILU } CudaDnnActivation;
 
@@ -44,7 +45,7 @@ CudaDnnGraph *cuda_dnn_graph_batch_norm_eval (const CudaDnnBatchNorm *norm);
 
 typedef struct
 {
-  HeddleDtype dtype;                   /* of x and y; scale, shift and statistics are f32 */
+  HeddleDtype dtype, y;                /* of x and dx; of y and dy: the same, or 16 bits beside f32.  Scale, shift and statistics are f32 */
   gint64      rows, width;             /* a row is normalised */
   double      eps;
   gboolean    rms;                     /* no mean, no shift */
@@ -73,6 +74,7 @@ typedef struct
   gint64      batch, heads, queries, keys, width, value_width;   /* q (B, H, T, D), k (B, H, S, D), v (B, H, S, E) */
   double      scale;                   /* 0 = 1/sqrt (D) */
   gboolean    causal, deterministic;
+  gboolean    heads_inside;            /* Q .. DV lie as (B, T, H, D) */
 } CudaDnnAttention;
 /* Q, K, V -> Y, LSE (B, H, T): log sum e^(scale q k) */
 CudaDnnGraph *cuda_dnn_graph_attention      (const CudaDnnAttention *attention);

@@ -18,28 +18,42 @@ cuda_pitch (const HeddleShape *shape, CudaLayout layout)
   return layout == CUDA_PADDED ? (last + CUDA_PAD - 1) / CUDA_PAD * CUDA_PAD : last;
 }
 
-gboolean
-cuda_same_bytes (CudaLayout a, CudaLayout b, const HeddleShape *s)
-{
-  gboolean turned = (a == CUDA_CHANNELS_LAST) != (b == CUDA_CHANNELS_LAST) && cuda_is_image (s) && s->size[1] != 1 && s->size[2] * s->size[3] != 1;
-  return cuda_pitch (s, a) == cuda_pitch (s, b) && !turned;
-}
-
 /* What LAYOUT comes to for SHAPE. */
 static CudaLayout
 layout_for (const HeddleShape *shape, CudaLayout layout)
 {
-  return layout == CUDA_CHANNELS_LAST && !cuda_is_image (shape) ? CUDA_ROWS : layout;
+  return (layout == CUDA_CHANNELS_LAST || layout == CUDA_HEADS) && !cuda_is_image (shape) ? CUDA_ROWS : layout;
+}
+
+static gboolean
+same_as_rows (CudaLayout layout, const HeddleShape *s)
+{
+  gboolean same = TRUE;
+  switch (layout_for (s, layout))
+    {
+    case CUDA_ROWS: break;
+    case CUDA_CHANNELS_LAST: same = s->size[1] == 1 || s->size[2] * s->size[3] == 1; break;
+    case CUDA_HEADS: same = s->size[1] == 1 || s->size[2] == 1; break;
+    case CUDA_PADDED: same = cuda_pitch (s, CUDA_PADDED) == cuda_pitch (s, CUDA_ROWS); break;
+    }
+  return same;
+}
+
+gboolean
+cuda_same_bytes (CudaLayout a, CudaLayout b, const HeddleShape *s)
+{
+  return a == b || (same_as_rows (a, s) && same_as_rows (b, s));
 }
 
 void
 cuda_strides (const HeddleShape *shape, CudaLayout layout, gint64 *strides)
 {
-  static const gint last[] = { 1, 3, 2, 0 };       /* from the innermost axis: C, W, H, N */
+  static const gint axes[][4] = { [CUDA_CHANNELS_LAST] = { 1, 3, 2, 0 }, [CUDA_HEADS] = { 3, 1, 2, 0 } };     /* from the innermost axis: C, W, H, N; D, H, T, B */
+  gboolean turned = cuda_is_image (shape) && (layout == CUDA_CHANNELS_LAST || layout == CUDA_HEADS);
   gint64 next = 1;
   for (gint i = 0; i < shape->rank; i++)
     {
-      gint axis = layout == CUDA_CHANNELS_LAST && cuda_is_image (shape) ? last[i] : shape->rank - 1 - i;
+      gint axis = turned ? axes[layout][i] : shape->rank - 1 - i;
       strides[axis] = next;
       next *= i ? shape->size[axis] : layout == CUDA_PADDED ? cuda_pitch (shape, layout) : shape->size[axis];
     }

@@ -82,7 +82,8 @@ cuda_plan_memory (HeddlePlan *base, HeddleMemory *memory)
 static const char *
 layout_name (CudaLayout layout)
 {
-  return layout == CUDA_CHANNELS_LAST ? "nhwc" : layout == CUDA_PADDED ? "padded" : "";
+  static const char *const names[] = { [CUDA_ROWS] = "rows", [CUDA_CHANNELS_LAST] = "nhwc", [CUDA_HEADS] = "heads inside", [CUDA_PADDED] = "padded" };
+  return names[layout];
 }
 
 static void
@@ -98,7 +99,7 @@ note_form (CudaPlan *plan, const HeddleValue *v, guint i, const CudaOperand *o)
   if (owner && !owner->value)
     {
       owner->value = v;
-      owner->form = i == 0 ? g_strdup ("") : g_strdup_printf ("as %s %s", heddle_dtype_name (o->dtype), o->layout == CUDA_CHANNELS_LAST ? "nhwc" : "rows");
+      owner->form = i == 0 ? g_strdup ("") : g_strdup_printf ("as %s %s", heddle_dtype_name (o->dtype), layout_name (o->layout));
     }
 }
 
@@ -180,7 +181,7 @@ cuda_plan_reorders (HeddlePlan *base)
           const HeddleOp *op = op_of (plan, i);
           GString *text = g_string_new (NULL);
           append_operand (text, plan, &s->in[0]);
-          g_string_append_printf (text, " %s, %" G_GSIZE_FORMAT " bytes, for %s", s->out[0].layout == CUDA_CHANNELS_LAST ? "rows -> nhwc" : "nhwc -> rows", cuda_bytes (&s->in[0]), op ? op->name : "-");
+          g_string_append_printf (text, " %s -> %s, %" G_GSIZE_FORMAT " bytes, for %s", layout_name (s->in[0].layout), layout_name (s->out[0].layout), cuda_bytes (&s->in[0]), op ? op->name : "-");
           g_ptr_array_add (lines, g_string_free (text, FALSE));
         }
     }
@@ -212,7 +213,7 @@ cuda_describe (CudaCompiler *c)
       const GArray *forms = op->n_out ? c->forms[op->out[0]->id] : NULL;
       const CudaOperand *o = forms && forms->len ? &g_array_index (forms, CudaOperand, 0) : NULL;
       const char *what = kernel_of (plan, op);
-      GString *text = g_string_new (o ? layout_name (o->layout) : "");
+      GString *text = g_string_new (o && o->layout != CUDA_ROWS ? layout_name (o->layout) : "");
       if (o && o->where == CUDA_ARENA)
         g_string_append_printf (text, " @%" G_GSIZE_FORMAT, g_array_index (plan->buffers, HeddleRegion, o->index).offset);
       else if (o && o->where == CUDA_VARIABLE)
