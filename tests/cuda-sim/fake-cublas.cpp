@@ -22,6 +22,7 @@ struct Product
   int batches, epilogue;
   float alpha, beta;
   const float *device_alpha, *device_beta;
+  bool narrow;
   const void *bias;
   cudaDataType_t bias_type;
   void *aux;
@@ -45,6 +46,14 @@ store (void *p, cudaDataType_t type, int64_t i, float v)
     ((__half *) p)[i] = __float2half (v);
   else
     ((__nv_bfloat16 *) p)[i] = __float2bfloat16 (v);
+}
+
+static float
+rounded (cudaDataType_t type, float v)
+{
+  uint32_t place;
+  store (&place, type, 0, v);
+  return load (&place, type, 0);
 }
 
 static int64_t
@@ -134,7 +143,10 @@ run (const void *data)
         {
           float sum = 0;
           for (int64_t l = 0; l < k; l++)
-            sum += entry (p, p.a, batch, p.transpose_a, i, l) * entry (p, p.b, batch, p.transpose_b, l, j);
+            {
+              sum += entry (p, p.a, batch, p.transpose_a, i, l) * entry (p, p.b, batch, p.transpose_b, l, j);
+              sum = p.narrow ? rounded (p.d.type, sum) : sum;
+            }
           sum *= alpha;
           if (beta != 0)
             sum += beta * load (p.c.data, p.c.type, batch * p.c.stride + index_of (p.c, i, j));
@@ -313,16 +325,27 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy (const cublasLtMatmulPreference_t
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute (cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t a, const void *v, size_t n) { return set (p, a, v, n); }
 cublasStatus_t cublasLtMatmulPreferenceGetAttribute (const cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t a, void *v, size_t n, size_t *w) { return get (p, a, v, n, w); }
 
-/* Two candidates, as if the library had a choice. */
+/* Two candidates, as if the library had a choice; they sum in the output's type where nobody forbids it.  Sizes and auxiliary matrices that cuBLASLt has no kernel for are refused as it does. */
 cublasStatus_t
-cublasLtMatmulAlgoGetHeuristic (cublasLtHandle_t, cublasLtMatmulDesc_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatmulPreference_t,
+cublasLtMatmulAlgoGetHeuristic (cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t ld, cublasLtMatmulPreference_t preference,
                                 int wanted, cublasLtMatmulHeuristicResult_t *results, int *n)
 {
+  const Descriptor *m = (const Descriptor *) desc;
+  uint32_t sums = attribute<uint32_t> ((const Descriptor *) preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, CUBLASLT_REDUCTION_SCHEME_MASK);
+  uint32_t epilogue = attribute<uint32_t> (m, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_DEFAULT);
+  int64_t aux = attribute<int64_t> (m, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, 0), rows = (int64_t) attribute<uint64_t> ((const Descriptor *) ld, CUBLASLT_MATRIX_LAYOUT_ROWS, 0);
+  bool needs_aux = epilogue & AUX && epilogue & (GELU | D_GELU), needs_bias = epilogue & (BIAS | BGRAD | 256 | 512);
+  *n = 0;
+  if (needs_aux && (aux % 8 || aux < rows || !attribute<void *> (m, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, nullptr)))
+    return CUBLAS_STATUS_INVALID_VALUE;
+  if (needs_bias && !attribute<void *> (m, CUBLASLT_MATMUL_DESC_BIAS_POINTER, nullptr))
+    return CUBLAS_STATUS_NOT_SUPPORTED;
   *n = wanted < 2 ? wanted : 2;
   for (int i = 0; i < *n; i++)
     {
       memset (&results[i], 0, sizeof results[i]);
       results[i].algo.data[0] = (uint64_t) i + 1;
+      results[i].algo.data[1] = sums & (CUBLASLT_REDUCTION_SCHEME_INPLACE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE);
       results[i].state = CUBLAS_STATUS_SUCCESS;
       results[i].wavesCount = 1;
     }
@@ -333,7 +356,7 @@ cublasStatus_t cublasLtMatmulAlgoConfigGetAttribute (const cublasLtMatmulAlgo_t 
 
 cublasStatus_t
 cublasLtMatmul (cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, const void *a, cublasLtMatrixLayout_t la, const void *b, cublasLtMatrixLayout_t lb, const void *beta, const void *c,
-                cublasLtMatrixLayout_t lc, void *d, cublasLtMatrixLayout_t ld, const cublasLtMatmulAlgo_t *, void *, size_t, cudaStream_t stream)
+                cublasLtMatrixLayout_t lc, void *d, cublasLtMatrixLayout_t ld, const cublasLtMatmulAlgo_t *algo, void *, size_t, cudaStream_t stream)
 {
   const Descriptor *m = (const Descriptor *) desc;
   bool device = attribute<int32_t> (m, CUBLASLT_MATMUL_DESC_POINTER_MODE, CUBLASLT_POINTER_MODE_HOST) == CUBLASLT_POINTER_MODE_DEVICE;
@@ -351,6 +374,7 @@ cublasLtMatmul (cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, 
   p.aux = attribute<void *> (m, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, nullptr);
   p.aux_ld = attribute<int64_t> (m, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, p.d.rows);
   p.tf32 = is_tf32 (nullptr, m->compute, p.a.type);
+  p.narrow = algo && algo->data[1];
   p.device_alpha = device ? (const float *) alpha : nullptr;
   p.device_beta = device ? (const float *) beta : nullptr;
   p.alpha = device ? 0 : *(const float *) alpha;

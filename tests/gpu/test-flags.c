@@ -1,4 +1,4 @@
-/* tests/gpu/test-flags.c: on a real GPU: each flag changes the arithmetic it is said to change, and the loop keeps its promises over a thousand steps.
+/* tests/gpu/test-flags.c: on a real GPU: each flag changes the arithmetic it is said to change, 16 bits are summed in f32, and the loop keeps its promises over a thousand steps.
  * 1 + 2^-12 needs 13 bits of significand.  f32 has 24; TF32 has 11 (NVIDIA, "TensorFloat-32"), f16 11, bf16 8: there it is 1. */
 #include "backend/backend.h"
 #include "tensor/tensors.h"
@@ -79,6 +79,42 @@ static void test_matmul (void) { check_probe (TRUE, FALSE); }
 static void test_conv (void)   { check_probe (FALSE, TRUE); }
 static void test_both (void)   { check_probe (TRUE, TRUE); }
 
+/* 2049 ones and 2048 times -1, summed in f32, are 1; where a sum, or a part of it, is kept in 16 bits, 2049 is 2048 (f16 and bf16: to even) and that makes 0. */
+static void
+check_sums (HeddleDtype dtype)
+{
+  HeddleDevice *device = open_device (FALSE, FALSE, TRUE);
+  if (device)
+    {
+      enum { K = 4097, M = 16 };
+      g_autoptr (HeddleVariables) vars = heddle_variables_new ();
+      g_autoptr (GError) error = NULL;
+      HeddleBuilder *b = heddle_builder_new ("sums", vars, FALSE, 0);
+      HeddleShape wide = heddle_shape (M, K), result = heddle_shape (M, M);
+      HeddleValue *x = heddle_builder_input (b, "x", HEDDLE_F32, &wide), *w = heddle_builder_input (b, "w", HEDDLE_F32, &wide);
+      heddle_builder_output (b, heddle_cast (b, heddle_matmul (b, heddle_cast (b, x, dtype), heddle_cast (b, w, dtype), FALSE, TRUE), HEDDLE_F32));
+      HeddlePlan *plan = device->iface->compile (device, heddle_builder_finish (b, &error), &error);
+      g_assert_no_error (error);
+      g_autofree float *numbers = g_new (float, M * K), *ones = g_new (float, M * K);
+      float y[M * M];
+      for (gsize i = 0; i < M * K; i++)
+        {
+          numbers[i] = i % K < 2049 ? 1 : -1;
+          ones[i] = 1;
+        }
+      HeddleTensor t = { .dtype = HEDDLE_F32, .shape = result, .data = y };
+      g_assert_true (device->iface->run (plan, (const gpointer[]) { numbers, ones }, &error));
+      g_assert_true (device->iface->fetch (plan, 0, &t, &error));
+      for (gsize i = 0; i < M * M; i++)
+        g_assert_cmpfloat (y[i], ==, 1);
+      heddle_plan_free (plan);
+      heddle_device_close (device);
+    }
+}
+
+static void test_sums_f16 (void)  { check_sums (HEDDLE_F16); }
+static void test_sums_bf16 (void) { check_sums (HEDDLE_BF16); }
+
 /* 1000 runs: no allocation, no library object, no waiting after the first two. */
 static void
 test_steady (void)
@@ -115,6 +151,8 @@ main (int argc, char **argv)
   g_test_add_func ("/gpu/flags/tf32 in matmul alone", test_matmul);
   g_test_add_func ("/gpu/flags/tf32 in convolution alone", test_conv);
   g_test_add_func ("/gpu/flags/tf32 in both", test_both);
+  g_test_add_func ("/gpu/sums/f16", test_sums_f16);
+  g_test_add_func ("/gpu/sums/bf16", test_sums_bf16);
   g_test_add_func ("/gpu/steady", test_steady);
   return g_test_run ();
 }

@@ -108,6 +108,12 @@ set_desc (Product *p, cublasLtMatmulDescAttributes_t what, gconstpointer value, 
   return LT (cublasLtMatmulDescSetAttribute (p->desc, what, value, size), op, error);
 }
 
+static gboolean
+has_aux (const Shape *s)
+{
+  return s->epilogue == CUBLASLT_EPILOGUE_GELU_AUX || s->epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS || s->epilogue == CUBLASLT_EPILOGUE_DGELU;
+}
+
 /* What an epilogue needs besides its pointers; those are set at each run. */
 static gboolean
 set_epilogue (Product *p, const HeddleOp *op, GError **error)
@@ -119,7 +125,7 @@ set_epilogue (Product *p, const HeddleOp *op, GError **error)
   gboolean ok = set_desc (p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue, op, error);
   if (ok && s->bias)
     ok = set_desc (p, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &bias, sizeof bias, op, error);
-  if (ok && (s->epilogue == CUBLASLT_EPILOGUE_DGELU || s->epilogue == CUBLASLT_EPILOGUE_GELU_AUX || s->epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS))
+  if (ok && has_aux (s))
     ok = set_desc (p, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, &ld, sizeof ld, op, error);
   return ok;
 }
@@ -148,6 +154,9 @@ set_pointers (Product *p, gpointer bias, gpointer aux, const HeddleOp *op, GErro
          && (!aux || set_desc (p, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, &aux, sizeof aux, op, error));
 }
 
+/* While an algorithm is chosen there is no memory yet: addresses that nobody reads, aligned as the real ones are, since the library may look at that. */
+#define UNREAD(wanted) ((wanted) ? GSIZE_TO_POINTER (HEDDLE_FLAT_ALIGN * 2) : NULL)
+
 /* ---- the choice of an algorithm ---- */
 
 static gboolean
@@ -156,25 +165,40 @@ prefer (cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttribute
   return LT (cublasLtMatmulPreferenceSetAttribute (preference, what, value, size), op, error);
 }
 
-/* How many candidates the library has, best guess first. */
+/* Those of N candidates that the library vouches for come first.  How many they are. */
+static int
+keep_sound (cublasLtMatmulHeuristicResult_t *results, int n)
+{
+  int kept = 0;
+  for (int i = 0; i < n; i++)
+    if (results[i].state == CUBLAS_STATUS_SUCCESS)
+      results[kept++] = results[i];
+  return kept;
+}
+
+/* How many candidates the library has, best guess first.  Partial sums of a product that is split along K are f32 too: nothing is summed in 16 bits. */
 static gboolean
 candidates (CudaDevice *device, Blas *blas, Product *p, cublasLtMatmulHeuristicResult_t *results, int wanted, int *n, const HeddleOp *op, GError **error)
 {
   cublasLtMatmulPreference_t preference = NULL;
   const Shape *s = &p->shape;
   gsize workspace = MIN (WORKSPACE, (gsize) device->flags.workspace_limit << 20);
-  guint32 a = (guint32) s->align_a, b = (guint32) s->align_b, d = (guint32) s->align_d;
+  guint32 a = (guint32) s->align_a, b = (guint32) s->align_b, d = (guint32) s->align_d, sums = CUBLASLT_REDUCTION_SCHEME_NONE | CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
   gboolean ok = LT (cublasLtMatmulPreferenceCreate (&preference), op, error) && prefer (preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace, op, error)
+                && prefer (preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &sums, 4, op, error) && set_pointers (p, UNREAD (s->bias), UNREAD (has_aux (s)), op, error)
                 && prefer (preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &a, 4, op, error) && prefer (preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &b, 4, op, error)
                 && prefer (preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &d, 4, op, error) && prefer (preference, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &d, 4, op, error);
   *n = 0;
   if (ok)
     {
       cublasStatus_t status = cublasLtMatmulAlgoGetHeuristic (blas->handle, p->desc, p->a, p->b, p->d, p->d, preference, wanted, results, n);
-      if (status == CUBLAS_STATUS_NOT_SUPPORTED)      /* no algorithm: the caller has another way */
+      if (status == CUBLAS_STATUS_NOT_SUPPORTED || status == CUBLAS_STATUS_INVALID_VALUE)      /* no algorithm, or not for such sizes: the caller has another way */
         *n = 0;
       else
         ok = LT (status, op, error);
+      *n = keep_sound (results, *n);
+      if (ok && *n == 0)
+        g_debug ("%s \"%s\": cuBLASLt: %s", op->info->name, op->name, status ? cublasLtGetStatusString (status) : "no algorithm");
     }
   if (preference)
     cublasLtMatmulPreferenceDestroy (preference);
@@ -189,7 +213,7 @@ bench_init (Bench *bench, CudaDevice *device, const Shape *s, GError **error)
 {
   gsize in = heddle_dtype_size ((HeddleDtype) s->in), out = heddle_dtype_size ((HeddleDtype) s->out), batch = (gsize) s->batch;
   gsize bytes[] = { batch * (gsize) ((s->transpose_a ? s->m : s->k) * s->lda) * in, batch * (gsize) ((s->transpose_b ? s->k : s->n) * s->ldb) * in, batch * (gsize) (s->n * s->ldd) * out,
-                    (gsize) MAX (s->m, s->n) * 4, (gsize) (s->n * s->ldd) * out, WORKSPACE };
+                    s->bias ? (gsize) MAX (s->m, s->n) * 4 : 4, has_aux (s) ? (gsize) (s->n * s->ldd) * out : 4, WORKSPACE };
   char **memory[] = { &bench->a, &bench->b, &bench->d, &bench->bias, &bench->aux, &bench->workspace };
   gboolean ok = CUDA (cudaEventCreate (&bench->from), NULL, error) && CUDA (cudaEventCreate (&bench->to), NULL, error);
   for (guint i = 0; ok && i < G_N_ELEMENTS (memory); i++)
@@ -218,7 +242,7 @@ time_one (CudaDevice *device, Blas *blas, Product *p, Bench *bench, const cublas
 {
   const float one = 1, zero = 0;
   float ms = G_MAXFLOAT;
-  gboolean ok = set_pointers (p, p->shape.bias ? bench->bias : NULL, p->shape.epilogue != CUBLASLT_EPILOGUE_DEFAULT ? bench->aux : NULL, NULL, NULL);
+  gboolean ok = set_pointers (p, p->shape.bias ? bench->bias : NULL, has_aux (&p->shape) ? bench->aux : NULL, NULL, NULL);
   for (guint i = 0; ok && i < 4; i++)
     {
       if (i == 1)
@@ -233,12 +257,16 @@ time_one (CudaDevice *device, Blas *blas, Product *p, Bench *bench, const cublas
   return ms;
 }
 
+/* -1: none was timed, for want of memory. */
 static int
-fastest (CudaDevice *device, Blas *blas, Product *p, const cublasLtMatmulHeuristicResult_t *results, int n, float *ms, GError **error)
+fastest (CudaDevice *device, Blas *blas, Product *p, const cublasLtMatmulHeuristicResult_t *results, int n, float *ms)
 {
+  g_autoptr (GError) short_of_memory = NULL;
   Bench bench = { 0 };
   int best = -1;
-  if (bench_init (&bench, device, &p->shape, error))
+  if (!bench_init (&bench, device, &p->shape, &short_of_memory))
+    g_debug ("matrix products are not timed: %s", short_of_memory->message);
+  else
     for (int i = 0; i < n; i++)
       {
         float t = time_one (device, blas, p, &bench, &results[i]);
@@ -268,8 +296,9 @@ choose (CudaDevice *device, Blas *blas, Product *p, const HeddleOp *op, GError *
       gboolean ok = candidates (device, blas, p, results, wanted, &n, op, error);
       if (ok && timed && n > 1)
         {
-          best = fastest (device, blas, p, results, n, &ms, error);
-          ok = best >= 0;
+          best = fastest (device, blas, p, results, n, &ms);
+          timed = best >= 0;
+          best = MAX (best, 0);
         }
       if (ok)
         {
