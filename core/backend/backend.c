@@ -143,6 +143,35 @@ initialise_one (HeddleDevice *device, HeddleVariable *v, guint64 seed, GError **
   return device->iface->write (device, v, &tensor, error);
 }
 
+gboolean
+heddle_variables_place (HeddleDevice *device, HeddleVariables *vars, gboolean (*allocate) (HeddleDevice *device, HeddleVariable *v, GError **error), GError **error)
+{
+  gboolean ok = TRUE;
+  guint n = heddle_variables_count (vars);
+  for (guint i = 0; ok && i < n; i++)
+    {
+      HeddleVariable *v = heddle_variables_nth (vars, i);
+      if (!v->flat && !v->data)
+        ok = allocate (device, v, error);
+    }
+  for (guint i = 0; ok && i < n; i++)
+    {
+      HeddleVariable *v = heddle_variables_nth (vars, i);
+      if (v->flat)
+        v->data = (char *) v->flat->data + (gsize) v->offset * heddle_dtype_size (v->dtype);
+    }
+  return ok;
+}
+
+gboolean
+heddle_variable_holds (const HeddleVariable *v, const HeddleTensor *tensor, GError **error)
+{
+  gboolean ok = v->data && heddle_shape_count (&v->shape) == heddle_shape_count (&tensor->shape);
+  if (!ok)
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "\"%s\": %s", v->name, v->data ? "another number of elements" : "not allocated yet");
+  return ok;
+}
+
 /* A flat parameter buffer is filled through its windows; a flat slot by itself.  Zeros are what fresh memory holds. */
 gboolean
 heddle_device_initialise (HeddleDevice *device, HeddleVariables *vars, guint64 seed, GError **error)

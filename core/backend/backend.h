@@ -143,6 +143,11 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC (HeddleDevice, heddle_device_close)
 void          heddle_plan_free     (HeddlePlan *plan);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC (HeddlePlan, heddle_plan_free)
 
+/* For backends: ALLOCATE gives memory to each variable that has none yet and is no window; windows then have their place in their flat variable's. */
+gboolean      heddle_variables_place (HeddleDevice *device, HeddleVariables *vars, gboolean (*allocate) (HeddleDevice *device, HeddleVariable *v, GError **error), GError **error);
+/* For backends: V has memory, and TENSOR as many elements. */
+gboolean      heddle_variable_holds  (const HeddleVariable *v, const HeddleTensor *tensor, GError **error);
+
 /* Writes every variable's initial numbers (params, states, slots, scalars). */
 gboolean      heddle_device_initialise (HeddleDevice *device, HeddleVariables *vars, guint64 seed, GError **error);
 /* One f32 scalar in, out. */

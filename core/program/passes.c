@@ -168,6 +168,33 @@ heddle_memory_peak (const HeddleRegion *regions, guint n, guint n_steps)
   return peak;
 }
 
+/* ---- who reads what ---- */
+
+GPtrArray **
+heddle_program_users (const HeddleProgram *program)
+{
+  GPtrArray **users = g_new0 (GPtrArray *, program->values->len + 1);
+  for (guint i = 0; i < program->ops->len; i++)
+    {
+      HeddleOp *op = program->ops->pdata[i];
+      for (guint j = 0; j < op->n_in; j++)
+        {
+          GPtrArray **of = &users[op->in[j]->id];
+          *of = *of ? *of : g_ptr_array_new ();
+          g_ptr_array_add (*of, op);
+        }
+    }
+  return users;
+}
+
+void
+heddle_users_free (GPtrArray **users, const HeddleProgram *program)
+{
+  for (guint i = 0; users && i < program->values->len; i++)
+    g_clear_pointer (&users[i], g_ptr_array_unref);
+  g_free (users);
+}
+
 /* ---- sums ---- */
 
 guint32

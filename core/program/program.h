@@ -242,6 +242,9 @@ typedef struct { guint step, in, out; } HeddleTakeOver;
 /* heddle_memory_plan () of N regions, of which some take over the place of others where OVERS (in the order of steps) and lifetimes allow.  Writes every offset;
  * a region that takes over begins a step later from then on, because during that step the place still counts for what it takes over. */
 gsize          heddle_memory_place       (HeddleRegion *regions, guint n, const HeddleTakeOver *overs, guint n_overs, gsize align);
+/* (transfer full) By value id: const HeddleOp *, the operations that read the value, once for each input that is it; NULL where nobody does.  heddle_users_free () when done. */
+GPtrArray    **heddle_program_users      (const HeddleProgram *program);
+void           heddle_users_free         (GPtrArray **users, const HeddleProgram *program);
 /* The step of N_STEPS during which most bytes are alive; -1: none ever are. */
 gint           heddle_memory_peak        (const HeddleRegion *regions, guint n, guint n_steps);
 

@@ -1,15 +1,8 @@
 #!/bin/sh
 # Operations on the simulated CUDA device through cuDNN's graphs: a fake cuDNN reads the backend's descriptors and computes what they say, so that test-ops compares
 # lowering, descriptors, layouts, addresses and workspaces with the double-precision reference.  Rows and channels last.
-HEDDLE_CUDA_PATH=
-. "$HEDDLE_SOURCE/tests/cuda-sim/sim.sh"
-. "$HEDDLE_SOURCE/tests/tap.sh"
-fake=$HEDDLE_BUILD/tests/cudnn-deviceless/lib
-if ! ls "$fake"/libcudnn.so.* >/dev/null 2>&1; then
-  echo "1..0 # SKIP built without cuDNN: the fake one needs its headers"
-  exit 0
-fi
-export LD_LIBRARY_PATH="$fake:$LD_LIBRARY_PATH" HEDDLE_TEST_DEVICE=cuda XDG_CACHE_HOME="$scratch/cache" HEDDLE_FAKE_CUDNN_LOG="$scratch/log"
+. "$HEDDLE_SOURCE/tests/cudnn-deviceless/fake.sh"
+export HEDDLE_TEST_DEVICE=cuda HEDDLE_FAKE_CUDNN_LOG="$scratch/log"
 groups=
 for group in conv2d conv_transpose2d conv_relu_pool batch_norm layer_norm rms_norm max_pool avg_pool attention linear autocast; do groups="$groups -p /ops/$group"; done
 for layout in nchw nhwc; do

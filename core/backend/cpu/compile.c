@@ -280,22 +280,6 @@ find_forwards (CpuCompiler *c)
 
 /* ---- what can be made together ---- */
 
-static void
-find_users (CpuCompiler *c)
-{
-  const HeddleProgram *p = c->plan->program;
-  for (guint i = 0; i < p->ops->len; i++)
-    {
-      const HeddleOp *op = p->ops->pdata[i];
-      for (guint j = 0; j < op->n_in; j++)
-        {
-          GPtrArray **users = &c->users[op->in[j]->id];
-          *users = *users ? *users : g_ptr_array_new ();
-          g_ptr_array_add (*users, (gpointer) op);
-        }
-    }
-}
-
 const HeddleOp *
 cpu_only_user (const CpuCompiler *c, const HeddleValue *v)
 {
@@ -512,11 +496,10 @@ cpu_compile (HeddleDevice *device, HeddleProgram *program, GError **error)
   plan->layouts = g_ptr_array_new_with_free_func (g_free);
   plan->profile = plan->timed = g_getenv ("HEDDLE_CPU_PROFILE") != NULL;
   CpuCompiler c = { .device = plan->device, .plan = plan, .forms = g_new0 (GArray *, n + 1), .forward = g_new0 (HeddleVariable *, n + 1), .cluster = g_new (gint, program->ops->len + 1),
-                    .users = g_new0 (GPtrArray *, n + 1), .done = g_new0 (gboolean, program->ops->len + 1) };
+                    .users = heddle_program_users (program), .done = g_new0 (gboolean, program->ops->len + 1) };
   omp_set_num_threads ((int) plan->device->threads);
   heddle_program_clusters (program, c.cluster);
   find_forwards (&c);
-  find_users (&c);
   gboolean ok = emit_all (&c, error);
   plan->outputs = g_new0 (Operand, program->outputs->len + 1);
   for (guint i = 0; ok && i < program->outputs->len; i++)
@@ -528,14 +511,11 @@ cpu_compile (HeddleDevice *device, HeddleProgram *program, GError **error)
     describe_op (&c, i);
   plan->device->reorders = plan->n_reorders;
   for (guint i = 0; i < n; i++)
-    {
-      g_clear_pointer (&c.forms[i], g_array_unref);
-      g_clear_pointer (&c.users[i], g_ptr_array_unref);
-    }
+    g_clear_pointer (&c.forms[i], g_array_unref);
   g_free (c.forms);
   g_free (c.forward);
   g_free (c.cluster);
-  g_free (c.users);
+  heddle_users_free (c.users, program);
   g_free (c.done);
   g_clear_error (&c.error);
   if (!ok)

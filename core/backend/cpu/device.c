@@ -112,13 +112,13 @@ host_free (HeddleDevice *device, gpointer memory, gsize bytes)
 /* ---- variables ---- */
 
 static gboolean
-allocate_one (CpuDevice *cpu, HeddleVariable *v, GError **error)
+allocate_one (HeddleDevice *device, HeddleVariable *v, GError **error)
 {
   v->data = aligned_zeros (heddle_tensor_bytes (v->dtype, &v->shape), error);
   if (v->data)
     {
-      g_ptr_array_add (cpu->memory, v->data);
-      cpu->allocations++;
+      g_ptr_array_add (CPU (device)->memory, v->data);
+      CPU (device)->allocations++;
     }
   return v->data != NULL;
 }
@@ -126,30 +126,7 @@ allocate_one (CpuDevice *cpu, HeddleVariable *v, GError **error)
 static gboolean
 device_allocate (HeddleDevice *device, HeddleVariables *vars, GError **error)
 {
-  gboolean ok = TRUE;
-  guint n = heddle_variables_count (vars);
-  for (guint i = 0; ok && i < n; i++)
-    {
-      HeddleVariable *v = heddle_variables_nth (vars, i);
-      if (!v->flat && !v->data)
-        ok = allocate_one (CPU (device), v, error);
-    }
-  for (guint i = 0; ok && i < n; i++)
-    {
-      HeddleVariable *v = heddle_variables_nth (vars, i);
-      if (v->flat)
-        v->data = (char *) v->flat->data + (gsize) v->offset * heddle_dtype_size (v->dtype);
-    }
-  return ok;
-}
-
-static gboolean
-check_tensor (const HeddleVariable *v, const HeddleTensor *t, GError **error)
-{
-  gboolean ok = v->data && heddle_shape_count (&v->shape) == heddle_shape_count (&t->shape);
-  if (!ok)
-    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "\"%s\": %s", v->name, v->data ? "another number of elements" : "not allocated yet");
-  return ok;
+  return heddle_variables_place (device, vars, allocate_one, error);
 }
 
 static gboolean
@@ -193,7 +170,7 @@ static gboolean
 device_write (HeddleDevice *device, HeddleVariable *v, const HeddleTensor *t, GError **error)
 {
   gsize n = (gsize) heddle_shape_count (&v->shape);
-  gboolean ok = check_tensor (v, t, error);
+  gboolean ok = heddle_variable_holds (v, t, error);
   if (ok && (is_turned (v) || is_flat (v)))
     {
       g_autofree float *plain = g_new (float, n);
@@ -211,7 +188,7 @@ static gboolean
 device_read (HeddleDevice *device, HeddleVariable *v, HeddleTensor *t, GError **error)
 {
   gsize n = (gsize) heddle_shape_count (&v->shape);
-  gboolean ok = check_tensor (v, t, error);
+  gboolean ok = heddle_variable_holds (v, t, error);
   if (ok && (is_turned (v) || is_flat (v)))
     {
       g_autofree float *plain = is_flat (v) ? heddle_memdup (v->data, n * sizeof *plain) : g_new (float, n);

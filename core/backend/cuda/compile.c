@@ -39,20 +39,11 @@ find_forwards (CudaCompiler *c)
 /* ---- what can be made together ---- */
 
 static void
-find_users (CudaCompiler *c)
+find_wanted (CudaCompiler *c)
 {
   const HeddleProgram *p = c->plan->program;
-  for (guint i = 0; i < p->ops->len; i++)
-    {
-      const HeddleOp *op = p->ops->pdata[i];
-      for (guint j = 0; j < op->n_in; j++)
-        {
-          GPtrArray **users = &c->users[op->in[j]->id];
-          *users = *users ? *users : g_ptr_array_new ();
-          g_ptr_array_add (*users, (gpointer) op);
-          c->wanted[op->in[j]->id] = TRUE;
-        }
-    }
+  for (guint i = 0; i < p->values->len; i++)
+    c->wanted[i] = c->users[i] != NULL;
   for (guint i = 0; i < p->outputs->len; i++)
     c->wanted[((const HeddleValue *) p->outputs->pdata[i])->id] = TRUE;
 }
@@ -374,13 +365,10 @@ static void
 compiler_clear (CudaCompiler *c)
 {
   for (guint i = 0; i < c->plan->program->values->len; i++)
-    {
-      g_clear_pointer (&c->forms[i], g_array_unref);
-      g_clear_pointer (&c->users[i], g_ptr_array_unref);
-    }
+    g_clear_pointer (&c->forms[i], g_array_unref);
   g_free (c->forms);
   g_free (c->forward);
-  g_free (c->users);
+  heddle_users_free (c->users, c->plan->program);
   g_free (c->done);
   g_free (c->wanted);
   g_array_unref (c->gradients);
@@ -392,12 +380,12 @@ cuda_compile (HeddleDevice *device, HeddleProgram *program, GError **error)
 {
   CudaPlan *plan = plan_new ((CudaDevice *) device, program);
   guint n = program->values->len;
-  CudaCompiler c = { .device = plan->device, .plan = plan, .forms = g_new0 (GArray *, n + 1), .forward = g_new0 (HeddleVariable *, n + 1), .users = g_new0 (GPtrArray *, n + 1),
+  CudaCompiler c = { .device = plan->device, .plan = plan, .forms = g_new0 (GArray *, n + 1), .forward = g_new0 (HeddleVariable *, n + 1), .users = heddle_program_users (program),
                      .done = g_new0 (gboolean, program->ops->len + 1), .wanted = g_new0 (gboolean, n + 1), .gradients = g_array_new (FALSE, FALSE, sizeof (CudaGradient)) };
   c.images = image_layout (&c);
   choose_weight_layouts (&c);
   find_forwards (&c);
-  find_users (&c);
+  find_wanted (&c);
   gboolean ok = cuda_use (plan->device, error) && lower_all (&c, error);
   for (guint i = 0; ok && i < program->outputs->len; i++)
     plan->outputs[i] = *cuda_made (&c, program->outputs->pdata[i]);

@@ -142,8 +142,9 @@ host_free (HeddleDevice *device, gpointer memory, gsize bytes)
 /* ---- variables ---- */
 
 static gboolean
-allocate_one (CudaDevice *cuda, HeddleVariable *v, GError **error)
+allocate_one (HeddleDevice *device, HeddleVariable *v, GError **error)
 {
+  CudaDevice *cuda = DEVICE (device);
   gsize bytes = heddle_tensor_bytes (v->dtype, &v->shape);
   g_autofree char *what = g_strdup_printf ("variable \"%s\"", v->name);
   v->data = cuda_malloc (cuda, bytes, what, error);
@@ -155,30 +156,7 @@ allocate_one (CudaDevice *cuda, HeddleVariable *v, GError **error)
 static gboolean
 device_allocate (HeddleDevice *device, HeddleVariables *vars, GError **error)
 {
-  guint n = heddle_variables_count (vars);
-  gboolean ok = cuda_use (DEVICE (device), error);
-  for (guint i = 0; ok && i < n; i++)
-    {
-      HeddleVariable *v = heddle_variables_nth (vars, i);
-      if (!v->flat && !v->data)
-        ok = allocate_one (DEVICE (device), v, error);
-    }
-  for (guint i = 0; ok && i < n; i++)
-    {
-      HeddleVariable *v = heddle_variables_nth (vars, i);
-      if (v->flat)
-        v->data = (char *) v->flat->data + (gsize) v->offset * heddle_dtype_size (v->dtype);
-    }
-  return ok;
-}
-
-static gboolean
-check_tensor (const HeddleVariable *v, const HeddleTensor *t, GError **error)
-{
-  gboolean ok = v->data && heddle_shape_count (&v->shape) == heddle_shape_count (&t->shape);
-  if (!ok)
-    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "\"%s\": %s", v->name, v->data ? "another number of elements" : "not allocated yet");
-  return ok;
+  return cuda_use (DEVICE (device), error) && heddle_variables_place (device, vars, allocate_one, error);
 }
 
 /* Numbers of a tensor of rank 4, channels last in SRC and in rows in DST, or the other way round */
@@ -250,7 +228,7 @@ write_many (CudaDevice *cuda, HeddleVariable *v, const HeddleTensor *t, GError *
 static gboolean
 device_write (HeddleDevice *device, HeddleVariable *v, const HeddleTensor *t, GError **error)
 {
-  gboolean ok = check_tensor (v, t, error) && cuda_use (DEVICE (device), error), number = ok && v->dtype == HEDDLE_F32 && heddle_shape_count (&v->shape) == 1;
+  gboolean ok = heddle_variable_holds (v, t, error) && cuda_use (DEVICE (device), error), number = ok && v->dtype == HEDDLE_F32 && heddle_shape_count (&v->shape) == 1;
   ok = ok && (number ? write_number (DEVICE (device), v, t, error) : write_many (DEVICE (device), v, t, error));
   make_stale (DEVICE (device), v);
   return ok;
@@ -261,7 +239,7 @@ device_read (HeddleDevice *device, HeddleVariable *v, HeddleTensor *t, GError **
 {
   CudaDevice *cuda = DEVICE (device);
   gsize n = (gsize) heddle_shape_count (&v->shape), bytes = n * heddle_dtype_size (v->dtype);
-  gboolean ok = check_tensor (v, t, error) && cuda_use (cuda, error);
+  gboolean ok = heddle_variable_holds (v, t, error) && cuda_use (cuda, error);
   char *staging = ok ? cuda_staging (cuda, bytes, error) : NULL;
   ok = staging && CUDA (cudaMemcpyAsync (staging, v->data, bytes, cudaMemcpyDeviceToHost, cuda->compute), NULL, error) && cuda_settle (cuda, error);
   if (ok)
