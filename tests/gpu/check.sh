@@ -2,7 +2,7 @@
 # tests/gpu/check.sh: make check-gpu: on a real GPU: every operation in every dtype against the double-precision reference and PyTorch's tensors by each path, optimizers, training curves beside
 # the cpu's, AMP beside f32, flags, graphs on and off bit for bit, a thousand steps without growth of memory.  Skipped with a reason where there is no GPU.  Prints TAP.
 #   SANITIZE=1      also compute-sanitizer's memcheck, racecheck and initcheck; SANITIZE=only: nothing else; TOOLS=racecheck, SANITIZED=own (of train, generated, 16bit, own) narrow it
-#   LIMIT=120       seconds that one test program may take; SANITIZE_LIMIT=100 those of one under the sanitizer
+#   LIMIT=200       seconds that one test program may take; SANITIZE_LIMIT=100 those of one under the sanitizer
 #   PARTS='ops runs'      of flags, ops, fixtures, runs, program; CASES='-p /ops/add' narrows the operations (options of the test program), RUNS='-p /gpu/curve' the whole runs, FLAGS='-p /gpu/sums' the flags
 #   PIPELINE, RUN_OPTIONS the script that part "program" trains (cifar-resnet20), further options of heddle run
 . "$HEDDLE_SOURCE/tests/tap.sh"
@@ -38,7 +38,7 @@ program () {
   name=$1 path=$2 dtype=$3
   shift 3
   title="$name${dtype:+ in $dtype} by ${path:-the libraries}"
-  HEDDLE_CUDA_PATH=$path HEDDLE_TEST_DTYPE=${dtype:-f32} limited "${LIMIT:-120}" "$HEDDLE_BUILD/tests/$name" --tap -k "$@" >"$scratch/tap" 2>&1
+  HEDDLE_CUDA_PATH=$path HEDDLE_TEST_DTYPE=${dtype:-f32} limited "${LIMIT:-200}" "$HEDDLE_BUILD/tests/$name" --tap -k "$@" >"$scratch/tap" 2>&1
   rc=$?
   passed=$(grep '^ok' "$scratch/tap" | grep -vc SKIP) skipped=$(grep -c '^ok.*SKIP' "$scratch/tap")
   case $name in gpu/*) grep '^# ' "$scratch/tap" | grep -v '^# \(Start\|End\|random\|heddle-DEBUG\)' ;; esac
@@ -46,7 +46,7 @@ program () {
   [ "$path" = own ] || sed -n 's/^# heddle-DEBUG: .*: \(cu[A-Z].*\)/\1/p' "$scratch/tap" | sort | uniq -c | sort -rn | head -8 | sed 's/^ */#   fell back: /'
   if [ $rc = 0 ] && [ "$passed" -gt 0 ] && ! grep -q '^not ok' "$scratch/tap"; then ok "$title ($passed cases$([ "$skipped" = 0 ] || echo ", $skipped skipped")), at $(now) s"
   else
-    ! over $rc || echo "# it did not end within ${LIMIT:-120} s; the last lines show where"
+    ! over $rc || echo "# it did not end within ${LIMIT:-200} s; the last lines show where"
     grep -v '^ok' "$scratch/tap" | grep -v '^# \(Start\|End\|heddle-DEBUG\)' | sed 's/^/# /' | tail -60
     not_ok "$title (status $rc), at $(now) s"
   fi
@@ -55,7 +55,7 @@ program () {
 # losses OUT OPTIONS...: the losses of a short run of ResNet-20 by the program, one a line; flags that choose by the clock are off
 losses () {
   out=$1; shift
-  limited "${LIMIT:-120}" "$HEDDLE" run "$HEDDLE_SOURCE/pipelines/${PIPELINE:-cifar-resnet20}.lua" --arg dataset=synthetic --set train.max_steps=${STEPS:-40} --set logger.interval=${INTERVAL:-5} --set train.device=cuda \
+  limited "${LIMIT:-200}" "$HEDDLE" run "$HEDDLE_SOURCE/pipelines/${PIPELINE:-cifar-resnet20}.lua" --arg dataset=synthetic --set train.max_steps=${STEPS:-40} --set logger.interval=${INTERVAL:-5} --set train.device=cuda \
     --set train.seed=1 --set flags.cudnn_benchmark=false ${RUN_OPTIONS-} "$@" >"$out" 2>"$out.err" || sed 's/^/# /' "$out.err"
   grep -o 'loss=[0-9.naif-]*' "$out" >"$out.loss"
 }
