@@ -108,6 +108,7 @@ static const Entry entries[] = {
   { "average pool, inside", build_avg_pool_inside, 0, { S (2, 3, 7, 6) } },
   { "attention, heads inside", build_attention_inside, 0, { S (2, 5, 3, 4), S (2, 9, 3, 4), S (2, 9, 3, 6) } },
   { "attention, causal, heads inside", build_attention_inside_causal, 0, { S (2, 5, 3, 4), S (2, 5, 3, 4), S (2, 5, 3, 4) } },
+  { "attention, even rows", build_attention, 0, { S (2, 2, 6, 4), S (2, 2, 6, 4), S (2, 2, 6, 4) } },
   { "attention", build_attention, 0, { S (2, 3, 5, 4), S (2, 3, 9, 4), S (2, 3, 9, 6) } }, { "attention, causal", build_attention_causal, 0, { S (2, 3, 5, 4), S (2, 3, 5, 4), S (2, 3, 5, 4) } },
   { "attention, causal, more keys", build_attention_causal, 0, { S (1, 2, 3, 4), S (1, 2, 7, 4), S (1, 2, 7, 4) } }, { "attention, scale", build_attention_scale, 0, { S (1, 2, 3, 4), S (1, 2, 7, 4), S (1, 2, 7, 4) } },
   { "linear, silu", build_linear_silu, 1, { S (2, 3, 5), S (7, 5), S (7) } }, { "linear, sigmoid", build_linear_sigmoid, 1, { S (6, 5), S (7, 5) } },

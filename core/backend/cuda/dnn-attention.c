@@ -121,8 +121,8 @@ static gint32
 row_sums (Attention *x, gint32 dy, gint32 y)
 {
   CudaDnnGraph *g = x->g;
-  gint64 h = x->a->heads, t = x->a->queries, e = x->a->value_width, dim[4] = { x->a->batch, h, t, e }, stride[4] = { h * t * e, t * e, h * e, 1 };
-  gint32 both = dnn_virtual (g, HEDDLE_F32, dim, stride), sum = dnn_virtual (g, HEDDLE_F32, x->row, x->row_stride);
+  DnnTensor of = g->tensor[y];
+  gint32 both = dnn_virtual (g, HEDDLE_F32, of.dim, of.stride), sum = dnn_virtual (g, HEDDLE_F32, x->row, x->row_stride);
   gint32 kept = dnn_scratch (g, HEDDLE_F32, x->row, x->row_stride);
   dnn_pointwise (g, DNN_MUL, dy, y, -1, both);
   dnn_op (g, DNN_OP_SUM, 0, &both, 1, &sum, 1);
