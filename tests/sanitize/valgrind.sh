@@ -9,7 +9,7 @@ export OMP_NUM_THREADS=1 ONEDNN_MAX_CPU_ISA=AVX2 G_SLICE=always-malloc G_DEBUG=g
 clean () {
   log=$(mktemp)
   if "$LIBTOOL" --quiet --mode=execute valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite --show-leak-kinds=definite \
-      --trace-children=no --suppressions="$HEDDLE_SOURCE/tests/sanitize/valgrind.supp" "$@" >"$log" 2>&1; then echo "clean: $*"
+      --trace-children=no --keep-debuginfo=yes --suppressions="$HEDDLE_SOURCE/tests/sanitize/valgrind.supp" "$@" >"$log" 2>&1; then echo "clean: $*"
   else echo "not clean: $*"; grep '^==' "$log" | head -60; status=1; fi
   rm -f "$log"
 }
