@@ -56,6 +56,7 @@ typedef struct
   const HeddleOp *op;              /* the first operation it computes; of a conversion the one it is made for */
   const char     *what;            /* kernel or implementation, for people; lives as long as the plan */
   gboolean        conversion;      /* no operation of the program: numbers are only moved or converted */
+  gboolean        chosen;          /* WHAT says which algorithm a library computes it with, one of several: for the run's log */
   gint64          start, end;      /* of the last timed run, ns of CLOCK_MONOTONIC; 0 before one */
 } HeddlePlanStep;
 

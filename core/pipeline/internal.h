@@ -104,5 +104,6 @@ void           heddle_run_timing (Run *run, gboolean on);      /* of every plan 
 /* ---- report.c ---- */
 void     heddle_pipeline_plans (HeddlePipeline *p, HeddlePlan *plans[7]);      /* NULL: not compiled */
 char    *heddle_pipeline_header (HeddlePipeline *p);        /* lines for RUN_START */
+char    *heddle_pipeline_algorithms (HeddlePipeline *p);    /* lines for a MESSAGE: what a library computes which operation with; or NULL */
 
 #endif

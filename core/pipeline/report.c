@@ -247,3 +247,28 @@ heddle_pipeline_header (HeddlePipeline *p)
   g_string_truncate (text, text->len - 1);
   return g_string_free (text, FALSE);
 }
+
+/* ---- algorithms ---- */
+
+static void
+append_algorithms (GString *text, HeddlePlan *plan)
+{
+  HeddlePlanStep step;
+  for (guint i = 0; plan->device->iface->step (plan, i, &step); i++)
+    if (step.chosen && step.op)
+      g_string_append_printf (text, "\n%s: %s %s: %s", plan->device->iface->program (plan)->name, step.op->info->name, step.op->name, step.what);
+}
+
+char *
+heddle_pipeline_algorithms (HeddlePipeline *p)
+{
+  GString *text = g_string_new (NULL);
+  HeddlePlan *plans[7];
+  heddle_pipeline_plans (p, plans);
+  for (guint i = 0; i < G_N_ELEMENTS (plans); i++)
+    if (plans[i])
+      append_algorithms (text, plans[i]);
+  if (text->len)
+    g_string_prepend (text, "algorithms:");
+  return g_string_free (text, text->len == 0);
+}

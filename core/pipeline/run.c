@@ -485,9 +485,11 @@ heddle_pipeline_run (HeddlePipeline *p, HeddleRunResult *result, GError **error)
   gboolean ok = (!p->profile_path || open_profile (r, &local)) && open_loggers (r, &local);
   if (ok)
     {
-      g_autofree char *header = heddle_pipeline_header (p);
+      g_autofree char *header = heddle_pipeline_header (p), *algorithms = heddle_pipeline_algorithms (p);
       heddle_pipeline_set_events (p, r->events);
       send_text (r, HEDDLE_EVENT_RUN_START, G_LOG_LEVEL_MESSAGE, header);
+      if (algorithms)
+        send_text (r, HEDDLE_EVENT_MESSAGE, G_LOG_LEVEL_INFO, algorithms);
       find_hypers (r);
       heddle_signals_install ();
       ok = run_epochs (r, &local);

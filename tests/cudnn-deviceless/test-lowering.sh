@@ -33,9 +33,17 @@ h.flags { threads = 1, cudnn_benchmark = true, benchmark_shapes = 2 }
 local data = h.dataset "synthetic" { shape = { 2, 12, 12 }, classes = 4, length = 16 }
 local batch = h.prefetch { data, batch_size = 8 }
 local logits = h.model "sequential" { batch.image, layers = { nn.conv2d { 4, kernel = 3 }, nn.conv2d { 4, kernel = 3 }, nn.relu {}, nn.flatten {}, nn.linear { 4 } } }
-return h.train { h.optimizer "sgd" { h.loss "cross_entropy" { logits, batch.label }, lr = 0.1 }, epochs = 1, device = "cuda" }
+return h.train { h.optimizer "sgd" { h.loss "cross_entropy" { logits, batch.label }, lr = 0.1 }, epochs = 1, device = "cuda", log = { h.logger "jsonl" { path = "run.jsonl" } } }
 END
 "$HEDDLE" graph --program "$scratch/run.lua" >"$scratch/out" 2>&1 || sed 's/^/# /' "$scratch/out"
 timed=$(grep -c '= conv2d.*cuDNN engine [0-2], timed: [0-9.]* us, best of 3' "$scratch/out") heuristic=$(grep -c '= conv2d.*cuDNN engine 0, heuristic' "$scratch/out")
 if [ "$timed" = 2 ] && [ "$heuristic" = 3 ]; then ok "two shapes are timed, the others are not"; else sed 's/^/# /' "$scratch/out"; not_ok "two shapes are timed ($timed), the others are not ($heuristic)"; fi
+# the run's log says which algorithm computes which operation
+cd "$scratch"
+"$HEDDLE" run run.lua >"$scratch/out" 2>&1 || sed 's/^/# /' "$scratch/out"
+message=$(grep '"event":"message"' run.jsonl)
+recorded () { case $message in *"$1"*) return 0 ;; *) echo "$message" | cut -c1-2000; return 1 ;; esac; }
+check "the log names the algorithm of a convolution" recorded 'train: conv2d 0: cuDNN engine '
+check "... of its gradient" recorded 'train: conv2d_grad_weight'
+check "... and how it was chosen" recorded ', heuristic'
 plan

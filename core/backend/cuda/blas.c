@@ -415,6 +415,7 @@ emit (CudaCompiler *c, const Wish *w, GError **error)
           p->algo = choice->algo;
           p->workspace = choice->workspace;
           CudaStep *step = cuda_step_new (c, w->op, cuda_keep (c->plan, g_strdup_printf ("cublasLt%s%s%s%s", w->last != w->op ? "+" : "", w->last != w->op ? w->last->info->name : "", *choice->text ? " " : "", choice->text)), run_product);
+          step->chosen = *choice->text != 0;
           cuda_step_data (step, p, product_free);
           cuda_step_in (step, a);
           cuda_step_in (step, b);

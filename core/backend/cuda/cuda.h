@@ -114,6 +114,7 @@ struct _CudaStep
   CudaRun         run;           /* puts work on queue->stream; allocates nothing, waits for nothing: it is captured */
   const HeddleOp *op;            /* NULL for conversions */
   const char     *what;          /* kernel or implementation, for people; lives as long as the plan */
+  gboolean        chosen;        /* an algorithm of a library, which WHAT names */
   guint           n_in, n_out, n_scratch, n_parts;
   CudaOperand    *in, *out, *scratch;
   guint           fault;         /* its place in plan->faults, plus 1; 0: none */

@@ -125,6 +125,7 @@ emit (CudaCompiler *c, const HeddleOp *op, const CudaDnnMatch *m, CudaDnn *dnn, 
     if (m->value[uid] && !is_output (m, m->value[uid]))
       operand[uid] = cuda_form (c, m->value[uid], m->value[uid]->dtype, layout_of (m, m->value[uid]));
   CudaStep *step = cuda_step_new (c, op, cuda_dnn_plan_text (plan), run_dnn);
+  step->chosen = TRUE;
   cuda_step_data (step, d, dnn_free);
   for (guint uid = 1; uid < CUDA_DNN_N_UIDS; uid++)
     if (m->value[uid] && is_output (m, m->value[uid]))

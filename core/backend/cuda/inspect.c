@@ -49,7 +49,7 @@ cuda_plan_step (HeddlePlan *base, guint i, HeddlePlanStep *step)
   if (there)
     {
       const CudaStep *s = plan->steps->pdata[i];
-      *step = (HeddlePlanStep) { .op = op_of (plan, i), .what = s->what, .conversion = s->op == NULL, .start = s->start, .end = s->end };
+      *step = (HeddlePlanStep) { .op = op_of (plan, i), .what = s->what, .conversion = s->op == NULL, .chosen = s->chosen, .start = s->start, .end = s->end };
     }
   return there;
 }
