@@ -7,6 +7,7 @@
 #include <cuda_fp16.h>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <string>
@@ -22,7 +23,7 @@ struct Product
   int batches, epilogue;
   float alpha, beta;
   const float *device_alpha, *device_beta;
-  bool narrow;
+  bool narrow, hides_nan;
   const void *bias;
   cudaDataType_t bias_type;
   void *aux;
@@ -110,7 +111,7 @@ finish (const Product &p, float v, int batch, int64_t i, int64_t j)
         store (p.aux, p.d.type, at, v);
       if (p.epilogue & AUX && p.epilogue & RELU)
         *mask = (unsigned char) (v > 0 ? *mask | bit : *mask & ~bit);
-      v = p.epilogue & RELU ? (v > 0 ? v : 0) : p.epilogue & GELU ? gelu (v) : v;
+      v = p.epilogue & RELU ? (v < 0 || (p.hides_nan && v != v) ? 0 : v) : p.epilogue & GELU ? gelu (v) : v;
     }
   return v;
 }
@@ -164,6 +165,13 @@ inside (const Matrix &m, int batches)
   return heddle_sim_is_device (m.data, (size_t) ((batches - 1) * m.stride + last * m.ld + length) * size_of (m.type));
 }
 
+static bool
+aux_inside (const Product &p)
+{
+  size_t n = (size_t) (p.aux_ld * p.d.columns * p.batches), bytes = p.epilogue & (RELU | D_RELU) ? n / 8 : n * size_of (p.d.type);
+  return !(p.epilogue & AUX) || heddle_sim_is_device (p.aux, bytes);
+}
+
 /* What NVIDIA asks for full speed on tensor cores (cuBLAS, "Tensor Core Usage"): address, leading dimension and inner size of each matrix are multiples of 16 bytes. */
 static bool
 aligned (const Matrix &m)
@@ -179,7 +187,7 @@ enqueue (cudaStream_t stream, const Product &p)
     heddle_sim_unaligned ();
   int64_t k = p.transpose_a ? p.a.rows : p.a.columns, k2 = p.transpose_b ? p.b.columns : p.b.rows;
   bool ok = size_of (p.a.type) && p.a.type == p.b.type && size_of (p.d.type) && k == k2 && p.d.rows == (p.transpose_a ? p.a.columns : p.a.rows)
-            && p.d.columns == (p.transpose_b ? p.b.rows : p.b.columns) && inside (p.a, p.batches) && inside (p.b, p.batches) && inside (p.d, p.batches);
+            && p.d.columns == (p.transpose_b ? p.b.rows : p.b.columns) && inside (p.a, p.batches) && inside (p.b, p.batches) && inside (p.d, p.batches) && aux_inside (p);
   if (!ok)
     return CUBLAS_STATUS_INVALID_VALUE;
   return heddle_sim_enqueue (stream, run, &p, sizeof p) ? CUBLAS_STATUS_EXECUTION_FAILED : CUBLAS_STATUS_SUCCESS;
@@ -325,7 +333,7 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy (const cublasLtMatmulPreference_t
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute (cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t a, const void *v, size_t n) { return set (p, a, v, n); }
 cublasStatus_t cublasLtMatmulPreferenceGetAttribute (const cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t a, void *v, size_t n, size_t *w) { return get (p, a, v, n, w); }
 
-/* Two candidates, as if the library had a choice; they sum in the output's type where nobody forbids it.  Sizes and auxiliary matrices that cuBLASLt has no kernel for are refused as it does. */
+/* Two candidates, as if the library had a choice; they sum in the output's type where nobody forbids it, and the relu of the first HEDDLE_SIM_HIDE_NAN of them makes 0 of NaN.  Sizes and auxiliary matrices that cuBLASLt has no kernel for are refused as it does. */
 cublasStatus_t
 cublasLtMatmulAlgoGetHeuristic (cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t ld, cublasLtMatmulPreference_t preference,
                                 int wanted, cublasLtMatmulHeuristicResult_t *results, int *n)
@@ -334,9 +342,10 @@ cublasLtMatmulAlgoGetHeuristic (cublasLtHandle_t, cublasLtMatmulDesc_t desc, cub
   uint32_t sums = attribute<uint32_t> ((const Descriptor *) preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, CUBLASLT_REDUCTION_SCHEME_MASK);
   uint32_t epilogue = attribute<uint32_t> (m, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_DEFAULT);
   int64_t aux = attribute<int64_t> (m, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, 0), rows = (int64_t) attribute<uint64_t> ((const Descriptor *) ld, CUBLASLT_MATRIX_LAYOUT_ROWS, 0);
-  bool needs_aux = epilogue & AUX && epilogue & (GELU | D_GELU), needs_bias = epilogue & (BIAS | BGRAD | 256 | 512);
+  bool bits = epilogue & (RELU | D_RELU), needs_bias = epilogue & (BIAS | BGRAD | 256 | 512);
+  int hiding = getenv ("HEDDLE_SIM_HIDE_NAN") ? atoi (getenv ("HEDDLE_SIM_HIDE_NAN")) : 0;
   *n = 0;
-  if (needs_aux && (aux % 8 || aux < rows || !attribute<void *> (m, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, nullptr)))
+  if (epilogue & AUX && (aux % (bits ? 128 : 8) || aux < rows || !attribute<void *> (m, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, nullptr)))
     return CUBLAS_STATUS_INVALID_VALUE;
   if (needs_bias && !attribute<void *> (m, CUBLASLT_MATMUL_DESC_BIAS_POINTER, nullptr))
     return CUBLAS_STATUS_NOT_SUPPORTED;
@@ -346,6 +355,7 @@ cublasLtMatmulAlgoGetHeuristic (cublasLtHandle_t, cublasLtMatmulDesc_t desc, cub
       memset (&results[i], 0, sizeof results[i]);
       results[i].algo.data[0] = (uint64_t) i + 1;
       results[i].algo.data[1] = sums & (CUBLASLT_REDUCTION_SCHEME_INPLACE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE);
+      results[i].algo.data[2] = i < hiding;
       results[i].state = CUBLAS_STATUS_SUCCESS;
       results[i].wavesCount = 1;
     }
@@ -375,6 +385,7 @@ cublasLtMatmul (cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, 
   p.aux_ld = attribute<int64_t> (m, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, p.d.rows);
   p.tf32 = is_tf32 (nullptr, m->compute, p.a.type);
   p.narrow = algo && algo->data[1];
+  p.hides_nan = algo && algo->data[2];
   p.device_alpha = device ? (const float *) alpha : nullptr;
   p.device_beta = device ? (const float *) beta : nullptr;
   p.alpha = device ? 0 : *(const float *) alpha;

@@ -166,6 +166,7 @@ pointwise_of (const Thing *f)
   for (guint i = 0; i < G_N_ELEMENTS (table); i++)
     mode = table[i].code == code ? (gint32) table[i].mode : mode;
   g_assert (mode >= 0);
+  g_assert (mode != DNN_RELU || enumerator (f, CUDNN_ATTR_POINTWISE_NAN_PROPAGATION) == CUDNN_PROPAGATE_NAN);      /* what an interpreted relu does */
   return mode;
 }
 

@@ -63,7 +63,7 @@ apply (DnnPointwise mode, double a, double b, double c, gint64 row, gint64 colum
     case DNN_LOG: y = log (a); break;
     case DNN_RSQRT: y = 1 / sqrt (a); break;
     case DNN_IDENTITY: y = a; break;
-    case DNN_RELU: y = a > 0 ? a : 0; break;
+    case DNN_RELU: y = a < 0 ? 0 : a; break;      /* NaN stays NaN */
     case DNN_GELU: y = a * 0.5 * (1 + erf (a / sqrt (2))); break;
     case DNN_GELU_TANH: y = a * 0.5 * (1 + tanh (sqrt (2 / G_PI) * (a + 0.044715 * a * a * a))); break;
     case DNN_SIGMOID: y = 1 / (1 + exp (-a)); break;

@@ -4,7 +4,7 @@ HEDDLE_CUDA_PATH=
 . "$HEDDLE_SOURCE/tests/cuda-sim/sim.sh"
 . "$HEDDLE_SOURCE/tests/tap.sh"
 export HEDDLE_TEST_SMALL=1 STEPS=1 INTERVAL=1 PIPELINE=amp RUN_OPTIONS='--set prefetch.batch_size=2 --set train.epochs=1 --set dataset.length=8 --set dataset2.length=2'
-export CASES='-p /ops/add/scalar' RUNS='-p /gpu/graphs/f32/lenet -p /gpu/steady/f32/lenet' FLAGS='-p /gpu/sums'
+export CASES='-p /ops/add/scalar' RUNS='-p /gpu/graphs/f32/lenet -p /gpu/steady/f32/lenet' FLAGS='-p /gpu/sums' EPILOGUES='-p /gpu/nan/linear'
 gpu=$HEDDLE_SOURCE/tests/gpu/check.sh
 
 PARTS='flags ops runs program' sh "$gpu" >"$scratch/all" 2>&1
@@ -12,7 +12,7 @@ rc=$?
 sed 's/^/# /' "$scratch/all"
 says () { grep -q "$1" "$scratch/all"; }
 check "all that was asked for passes" test $rc = 0
-check "13 results and their plan" says '^1\.\.13$'
+check "14 results and their plan" says '^1\.\.14$'
 check "16 bits are summed in f32" says '^ok.*gpu/test-flags by the libraries (2 cases)'
 for dtype in f32 f16 bf16; do for path in own 'the libraries'; do check "operations in $dtype by $path" says "^ok.*reference/test-ops in $dtype by $path (1 cases)"; done; done
 check "what was measured is shown" says '^# lenet, f32, 20 steps: device free [1-9]'

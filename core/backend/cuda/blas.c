@@ -2,12 +2,15 @@
  * Everything is column-major here, as the library is: a row-major matrix (R, C) is its transpose (C, R). */
 #include "blas.h"
 #include "base/memory.h"
+#include "tensor/tensors.h"
 
 #include <cublasLt.h>
+#include <math.h>
 #include <string.h>
 
 #define WORKSPACE ((gsize) 32 << 20)      /* most that an algorithm may take: what NVIDIA recommends for Hopper */
 #define CANDIDATES 32
+#define RELUS      4                        /* of them, where they are not timed, to find one whose relu keeps NaN */
 
 /* D (m, n) = epilogue (op (A) (m, k) op (B) (k, n)); plain bytes, as it is the key under which the algorithm is kept. */
 typedef struct
@@ -109,9 +112,44 @@ set_desc (Product *p, cublasLtMatmulDescAttributes_t what, gconstpointer value, 
 }
 
 static gboolean
+has_signs (const Shape *s)
+{
+  return s->epilogue == CUBLASLT_EPILOGUE_RELU_AUX || s->epilogue == CUBLASLT_EPILOGUE_RELU_AUX_BIAS || s->epilogue == CUBLASLT_EPILOGUE_DRELU;
+}
+
+static gboolean
 has_aux (const Shape *s)
 {
-  return s->epilogue == CUBLASLT_EPILOGUE_GELU_AUX || s->epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS || s->epilogue == CUBLASLT_EPILOGUE_DGELU;
+  return has_signs (s) || s->epilogue == CUBLASLT_EPILOGUE_GELU_AUX || s->epilogue == CUBLASLT_EPILOGUE_GELU_AUX_BIAS || s->epilogue == CUBLASLT_EPILOGUE_DGELU;
+}
+
+/* It is applied to a gradient: what it is taken at comes in. */
+static gboolean
+is_slope (const Shape *s)
+{
+  return s->epilogue == CUBLASLT_EPILOGUE_DRELU || s->epilogue == CUBLASLT_EPILOGUE_DGELU;
+}
+
+/* It makes 0 of what is not positive. */
+static gboolean
+is_relu (const Shape *s)
+{
+  return s->epilogue == CUBLASLT_EPILOGUE_RELU || s->epilogue == CUBLASLT_EPILOGUE_RELU_BIAS || (has_signs (s) && !is_slope (s));
+}
+
+/* Of the auxiliary matrix: numbers of D's type, or bits */
+static gint64
+aux_pitch (const Shape *s)
+{
+  HeddleShape column = heddle_shape (s->m);
+  return has_signs (s) ? cuda_pitch (&column, CUDA_SIGNS) : s->ldd;
+}
+
+static gsize
+aux_bytes (const Shape *s)
+{
+  gsize n = (gsize) (s->n * aux_pitch (s));
+  return has_signs (s) ? n / 8 : n * heddle_dtype_size ((HeddleDtype) s->out);
 }
 
 /* What an epilogue needs besides its pointers; those are set at each run. */
@@ -121,7 +159,7 @@ set_epilogue (Product *p, const HeddleOp *op, GError **error)
   const Shape *s = &p->shape;
   guint32 epilogue = (guint32) s->epilogue;
   gint32 bias = type_of (s->bias);
-  gint64 ld = s->ldd;
+  gint64 ld = aux_pitch (s);
   gboolean ok = set_desc (p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue, op, error);
   if (ok && s->bias)
     ok = set_desc (p, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &bias, sizeof bias, op, error);
@@ -205,20 +243,21 @@ candidates (CudaDevice *device, Blas *blas, Product *p, cublasLtMatmulHeuristicR
   return ok;
 }
 
-/* Device memory to time candidates in; as much as one product touches. */
-typedef struct { char *a, *b, *d, *bias, *aux, *workspace; cudaEvent_t from, to; } Bench;
+/* Device memory to try candidates in; as much as one product touches. */
+typedef struct { char *a, *b, *d, *bias, *aux, *workspace; gsize a_bytes; cudaEvent_t from, to; } Bench;
 
 static gboolean
 bench_init (Bench *bench, CudaDevice *device, const Shape *s, GError **error)
 {
   gsize in = heddle_dtype_size ((HeddleDtype) s->in), out = heddle_dtype_size ((HeddleDtype) s->out), batch = (gsize) s->batch;
   gsize bytes[] = { batch * (gsize) ((s->transpose_a ? s->m : s->k) * s->lda) * in, batch * (gsize) ((s->transpose_b ? s->k : s->n) * s->ldb) * in, batch * (gsize) (s->n * s->ldd) * out,
-                    s->bias ? (gsize) MAX (s->m, s->n) * 4 : 4, has_aux (s) ? (gsize) (s->n * s->ldd) * out : 4, WORKSPACE };
+                    s->bias ? (gsize) MAX (s->m, s->n) * 4 : 4, has_aux (s) ? aux_bytes (s) : 4, WORKSPACE };
   char **memory[] = { &bench->a, &bench->b, &bench->d, &bench->bias, &bench->aux, &bench->workspace };
+  bench->a_bytes = bytes[0];
   gboolean ok = CUDA (cudaEventCreate (&bench->from), NULL, error) && CUDA (cudaEventCreate (&bench->to), NULL, error);
   for (guint i = 0; ok && i < G_N_ELEMENTS (memory); i++)
     {
-      *memory[i] = cuda_malloc (device, bytes[i], "timing matrix products", error);
+      *memory[i] = cuda_malloc (device, bytes[i], "trying matrix products", error);
       ok = *memory[i] && CUDA (cudaMemsetAsync (*memory[i], 0, bytes[i], device->compute), NULL, error);
     }
   return ok;
@@ -236,19 +275,53 @@ bench_clear (Bench *bench)
     cudaEventDestroy (bench->to);
 }
 
+static gboolean
+try_one (CudaDevice *device, Blas *blas, Product *p, Bench *bench, const cublasLtMatmulHeuristicResult_t *r)
+{
+  const float one = 1, zero = 0;
+  return set_pointers (p, p->shape.bias ? bench->bias : NULL, has_aux (&p->shape) ? bench->aux : NULL, NULL, NULL)
+         && cublasLtMatmul (blas->handle, p->desc, &one, bench->a, p->a, bench->b, p->b, &zero, bench->d, p->d, bench->d, p->d, &r->algo, bench->workspace, r->workspaceSize, device->compute)
+            == CUBLAS_STATUS_SUCCESS;
+}
+
+/* D's first number, of an A that is nothing but NaN: all bits set, in every type. */
+static gboolean
+keeps_nan (CudaDevice *device, Blas *blas, Product *p, Bench *bench, const cublasLtMatmulHeuristicResult_t *r)
+{
+  HeddleDtype dtype = (HeddleDtype) p->shape.out;
+  float number = 0;
+  gpointer first = cuda_staging (device, sizeof (float), NULL);
+  gboolean ok = first && try_one (device, blas, p, bench, r) && cudaMemcpyAsync (first, bench->d, heddle_dtype_size (dtype), cudaMemcpyDeviceToHost, device->compute) == cudaSuccess;
+  ok = cudaStreamSynchronize (device->compute) == cudaSuccess && ok;
+  if (ok)
+    heddle_convert (HEDDLE_F32, &number, dtype, first, 1);
+  cudaGetLastError ();
+  return ok && isnan (number);
+}
+
+/* Relu leaves NaN what it is (op table), or a training that has failed would go on unseen; cuBLASLt does not say which of its kernels do.  How many of N do; they come first. */
+static int
+keep_honest (CudaDevice *device, Blas *blas, Product *p, Bench *bench, cublasLtMatmulHeuristicResult_t *results, int n)
+{
+  int kept = 0;
+  gboolean ok = cudaMemsetAsync (bench->a, 0xff, bench->a_bytes, device->compute) == cudaSuccess;
+  for (int i = 0; ok && i < n; i++)
+    if (keeps_nan (device, blas, p, bench, &results[i]))
+      results[kept++] = results[i];
+  return cudaMemsetAsync (bench->a, 0, bench->a_bytes, device->compute) == cudaSuccess ? kept : 0;
+}
+
 /* Milliseconds of three runs after one that does not count; a candidate that fails takes forever. */
 static float
 time_one (CudaDevice *device, Blas *blas, Product *p, Bench *bench, const cublasLtMatmulHeuristicResult_t *r)
 {
-  const float one = 1, zero = 0;
   float ms = G_MAXFLOAT;
-  gboolean ok = set_pointers (p, p->shape.bias ? bench->bias : NULL, has_aux (&p->shape) ? bench->aux : NULL, NULL, NULL);
+  gboolean ok = TRUE;
   for (guint i = 0; ok && i < 4; i++)
     {
       if (i == 1)
         cudaEventRecord (bench->from, device->compute);
-      ok = cublasLtMatmul (blas->handle, p->desc, &one, bench->a, p->a, bench->b, p->b, &zero, bench->d, p->d, bench->d, p->d, &r->algo, bench->workspace, r->workspaceSize, device->compute)
-           == CUBLAS_STATUS_SUCCESS;
+      ok = try_one (device, blas, p, bench, r);
     }
   cudaEventRecord (bench->to, device->compute);
   if (cudaEventSynchronize (bench->to) != cudaSuccess || !ok || cudaEventElapsedTime (&ms, bench->from, bench->to) != cudaSuccess)
@@ -257,27 +330,40 @@ time_one (CudaDevice *device, Blas *blas, Product *p, Bench *bench, const cublas
   return ms;
 }
 
-/* -1: none was timed, for want of memory. */
 static int
-fastest (CudaDevice *device, Blas *blas, Product *p, const cublasLtMatmulHeuristicResult_t *results, int n, float *ms)
+fastest (CudaDevice *device, Blas *blas, Product *p, Bench *bench, const cublasLtMatmulHeuristicResult_t *results, int n, float *ms)
+{
+  int best = 0;
+  for (int i = 0; i < n; i++)
+    {
+      float t = time_one (device, blas, p, bench, &results[i]);
+      if (i == 0 || t < *ms)
+        {
+          best = i;
+          *ms = t;
+        }
+    }
+  blas->timed++;
+  return best;
+}
+
+/* Which of the *N candidates, of which fewer may be left; *MS: 0 unless TIMED. */
+static int
+try_out (CudaDevice *device, Blas *blas, Product *p, gboolean timed, cublasLtMatmulHeuristicResult_t *results, int *n, float *ms)
 {
   g_autoptr (GError) short_of_memory = NULL;
   Bench bench = { 0 };
-  int best = -1;
-  if (!bench_init (&bench, device, &p->shape, &short_of_memory))
-    g_debug ("matrix products are not timed: %s", short_of_memory->message);
-  else
-    for (int i = 0; i < n; i++)
-      {
-        float t = time_one (device, blas, p, &bench, &results[i]);
-        if (best < 0 || t < *ms)
-          {
-            best = i;
-            *ms = t;
-          }
-      }
+  int best = 0, asked = *n;
+  gboolean ok = bench_init (&bench, device, &p->shape, &short_of_memory);
+  if (!ok)
+    g_debug ("matrix products are not tried: %s", short_of_memory->message);
+  if (is_relu (&p->shape))
+    *n = ok ? keep_honest (device, blas, p, &bench, results, *n) : 0;
+  if (ok && timed && *n > 1)
+    best = fastest (device, blas, p, &bench, results, *n, ms);
+  if (*n < asked)
+    g_debug ("cuBLASLt: relu of %d of %d algorithms keeps NaN", *n, asked);
   bench_clear (&bench);
-  blas->timed++;
   return best;
 }
 
@@ -290,23 +376,19 @@ choose (CudaDevice *device, Blas *blas, Product *p, const HeddleOp *op, GError *
   if (!choice)
     {
       cublasLtMatmulHeuristicResult_t results[CANDIDATES];
-      gboolean timed = f->cudnn_benchmark && blas->timed < (guint) f->benchmark_shapes;
-      int n = 0, best = 0, wanted = timed ? (f->benchmark_limit ? (int) MIN (f->benchmark_limit, CANDIDATES) : CANDIDATES) : 1;
+      gboolean timed = f->cudnn_benchmark && blas->timed < (guint) f->benchmark_shapes, relu = is_relu (&p->shape);
+      int n = 0, best = 0, wanted = timed ? (f->benchmark_limit ? (int) MIN (f->benchmark_limit, CANDIDATES) : CANDIDATES) : relu ? RELUS : 1;
       float ms = 0;
       gboolean ok = candidates (device, blas, p, results, wanted, &n, op, error);
-      if (ok && timed && n > 1)
-        {
-          best = fastest (device, blas, p, results, n, &ms);
-          timed = best >= 0;
-          best = MAX (best, 0);
-        }
+      if (ok && ((timed && n > 1) || (relu && n > 0)))
+        best = try_out (device, blas, p, timed, results, &n, &ms);
       if (ok)
         {
           choice = g_new0 (Choice, 1);
           choice->found = n > 0;
           choice->algo = results[best].algo;
           choice->workspace = n > 0 ? results[best].workspaceSize : 0;
-          if (timed && n > 1)
+          if (ms > 0)
             g_snprintf (choice->text, sizeof choice->text, "candidate %d of %d, %.1f us", best + 1, n, (double) ms / 3 * 1000);
           g_hash_table_insert (blas->choices, heddle_memdup (&p->shape, sizeof p->shape), choice);
         }
@@ -314,7 +396,7 @@ choose (CudaDevice *device, Blas *blas, Product *p, const HeddleOp *op, GError *
   return choice;
 }
 
-/* ---- steps: in[0] A, in[1] B, then the bias or what the gradient of gelu is taken at; out[0] D, out[1] what the epilogue leaves behind ---- */
+/* ---- steps: in[0] A, in[1] B, then the bias or what the activation's gradient is taken at; out[0] D, out[1] what the epilogue leaves behind ---- */
 
 static gboolean
 run_product (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
@@ -323,8 +405,8 @@ run_product (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
   const float one = 1, zero = 0;
   const Blas *blas = queue->device->blas;
   gpointer third = step->n_in > 2 ? IN (2) : NULL, second = step->n_out > 1 ? OUT (1) : NULL;
-  gboolean gelu_grad = p->shape.epilogue == CUBLASLT_EPILOGUE_DGELU, sums = p->shape.epilogue == CUBLASLT_EPILOGUE_BGRADB;
-  gpointer bias = sums ? second : gelu_grad ? NULL : third, aux = gelu_grad ? third : sums ? NULL : second;
+  gboolean slope = is_slope (&p->shape), sums = p->shape.epilogue == CUBLASLT_EPILOGUE_BGRADB;
+  gpointer bias = sums ? second : slope ? NULL : third, aux = slope ? third : sums ? NULL : second;
   return set_pointers (p, bias, aux, step->op, error)
          && LT (cublasLtMatmul (blas->handle, p->desc, &one, IN (0), p->a, IN (1), p->b, &zero, OUT (0), p->d, OUT (0), p->d, &p->algo, p->workspace ? SCRATCH (0) : NULL, p->workspace, queue->stream), step->op, error);
 }
@@ -373,7 +455,7 @@ cover_padding (Shape *s, const CudaOperand *a, const CudaOperand *b, const CudaO
   return (gsize) ((s->n - n) * s->ldd) * heddle_dtype_size (d->dtype);
 }
 
-/* What is to be emitted: operands by value, and the epilogue. */
+/* What is to be emitted: operands by value, and the epilogue.  Signs are a form of the value whose signs they are, D or THIRD. */
 typedef struct
 {
   const HeddleOp    *op, *last;        /* LAST: the operation that the epilogue computes, or OP */
@@ -383,12 +465,12 @@ typedef struct
 
 /* FALSE without an error: the library cannot. */
 static gboolean
-emit (CudaCompiler *c, const Wish *w, GError **error)
+emit_one (CudaCompiler *c, const Wish *w, GError **error)
 {
   Blas *blas = context (c->device, error);
   HeddleDtype in = w->a->dtype;
   Shape s = w->shape;
-  gboolean ok = FALSE;
+  gboolean ok = FALSE, signs = has_signs (&s), slope = is_slope (&s);
   if (blas)
     {
       if (w->last != w->op)
@@ -411,7 +493,7 @@ emit (CudaCompiler *c, const Wish *w, GError **error)
       if (ok)
         {
           if (w->third)
-            third = cuda_form (c, w->third, w->d->dtype, CUDA_ROWS);
+            third = slope && signs ? *cuda_find_form (c, w->third, HEDDLE_U8, CUDA_SIGNS) : cuda_form (c, w->third, w->d->dtype, CUDA_ROWS);
           p->algo = choice->algo;
           p->workspace = choice->workspace;
           CudaStep *step = cuda_step_new (c, w->op, cuda_keep (c->plan, g_strdup_printf ("cublasLt%s%s%s%s", w->last != w->op ? "+" : "", w->last != w->op ? w->last->info->name : "", *choice->text ? " " : "", choice->text)), run_product);
@@ -428,6 +510,8 @@ emit (CudaCompiler *c, const Wish *w, GError **error)
             g_array_index (c->plan->buffers, HeddleRegion, step->out[0].index).bytes += beyond;
           if (w->second)
             cuda_step_out (c, step, w->second, w->second->dtype, CUDA_ROWS, TRUE);
+          else if (signs && !slope)
+            cuda_step_form (c, step, w->d, HEDDLE_U8, CUDA_SIGNS);
           if (w->last != w->op)
             cuda_mark_done (c, w->last);
           c->device->primitives++;
@@ -436,6 +520,19 @@ emit (CudaCompiler *c, const Wish *w, GError **error)
         product_free (p);
     }
   return ok;
+}
+
+/* The first of them that the library can */
+static gboolean
+emit (CudaCompiler *c, const Wish *wishes, guint n, GError **error)
+{
+  GError *met = NULL;
+  gboolean done = FALSE;
+  for (guint i = 0; !done && !met && i < n; i++)
+    done = emit_one (c, &wishes[i], &met);
+  if (met)
+    g_propagate_error (error, met);
+  return done;
 }
 
 /* ---- operations ---- */
@@ -460,7 +557,7 @@ lower_matmul (CudaCompiler *c, const HeddleOp *op, GError **error)
       s.batch = 1;
     }
   Wish w = { .op = op, .last = op, .a = op->in[1], .b = op->in[0], .d = op->out[0], .shape = s };
-  return emit (c, &w, error);
+  return emit (c, &w, 1, error);
 }
 
 /* The activation that can be computed along with a linear layer: relu of what nobody else reads, or gelu in its tanh form, whose argument is then kept for its gradient. */
@@ -475,16 +572,39 @@ activation_of (CudaCompiler *c, const HeddleValue *v)
   return (relu || gelu) && op->out[0]->dtype == v->dtype && !cuda_is_done (c, op) ? op : NULL;
 }
 
+/* Relu's gradient alone takes what LINEAR_GRAD_INPUT makes: a product that can have it as epilogue. */
+static gboolean
+is_relu_after (const CudaCompiler *c, const HeddleOp *product, const HeddleOp *slope)
+{
+  return product && product->info->code == HEDDLE_OP_LINEAR_GRAD_INPUT && slope && slope == cuda_only_user (c, product->out[0]) && slope->info->code == HEDDLE_OP_RELU_GRAD
+         && slope->in[0] == product->out[0] && slope->out[0]->dtype == product->out[0]->dtype;
+}
+
+/* Such a gradient will be taken at what RELU makes: its signs are worth keeping. */
+static gboolean
+wants_signs (const CudaCompiler *c, const HeddleOp *relu)
+{
+  const HeddleValue *y = relu->out[0];
+  const GPtrArray *users = c->users[y->id];
+  gboolean wanted = FALSE;
+  for (guint i = 0; relu->info->code == HEDDLE_OP_RELU && !wanted && users && i < users->len; i++)
+    {
+      const HeddleOp *slope = users->pdata[i];
+      wanted = slope->n_in == 2 && slope->in[1] == y && slope->out[0]->dtype == y->dtype && is_relu_after (c, slope->in[0]->producer, slope);
+    }
+  return wanted;
+}
+
 static gint32
 epilogue_of (const HeddleOp *activation, gboolean bias, gboolean keep)
 {
-  static const cublasLtEpilogue_t table[3][2] = { { CUBLASLT_EPILOGUE_RELU, CUBLASLT_EPILOGUE_RELU_BIAS }, { CUBLASLT_EPILOGUE_GELU, CUBLASLT_EPILOGUE_GELU_BIAS },
-                                                  { CUBLASLT_EPILOGUE_GELU_AUX, CUBLASLT_EPILOGUE_GELU_AUX_BIAS } };
+  static const cublasLtEpilogue_t table[2][2][2] = { { { CUBLASLT_EPILOGUE_RELU, CUBLASLT_EPILOGUE_RELU_BIAS }, { CUBLASLT_EPILOGUE_RELU_AUX, CUBLASLT_EPILOGUE_RELU_AUX_BIAS } },
+                                                     { { CUBLASLT_EPILOGUE_GELU, CUBLASLT_EPILOGUE_GELU_BIAS }, { CUBLASLT_EPILOGUE_GELU_AUX, CUBLASLT_EPILOGUE_GELU_AUX_BIAS } } };
   cublasLtEpilogue_t plain = bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
-  return activation ? table[activation->info->code == HEDDLE_OP_RELU ? 0 : keep ? 2 : 1][bias] : plain;
+  return activation ? table[activation->info->code == HEDDLE_OP_GELU][keep][bias] : plain;
 }
 
-/* y (R, O) = x (R, I) w (O, I)^T + bias */
+/* y (R, O) = x (R, I) w (O, I)^T + bias, with the activation that follows: at best it leaves behind what its gradient is taken at. */
 static gboolean
 lower_linear (CudaCompiler *c, const HeddleOp *op, GError **error)
 {
@@ -492,26 +612,25 @@ lower_linear (CudaCompiler *c, const HeddleOp *op, GError **error)
   const HeddleValue *y = op->out[0], *bias = op->n_in > 2 ? op->in[2] : NULL;
   gint64 in = last_of (x), out = op->in[1]->shape.size[0];
   const HeddleOp *activation = activation_of (c, y);
-  gboolean keep = activation && cuda_only_user (c, y) == NULL;
+  gboolean keep = activation && cuda_only_user (c, y) == NULL, signs = activation && wants_signs (c, activation);
   Shape s = { .m = out, .n = rows_of (x), .k = in, .batch = 1, .lda = in, .ldb = in, .ldd = out, .transpose_a = TRUE, .bias = bias ? (gint32) y->dtype : 0 };
-  s.epilogue = epilogue_of (activation, bias != NULL, keep);
-  Wish w = { .op = op, .last = activation ? activation : op, .a = op->in[1], .b = op->in[0], .third = bias, .d = activation ? activation->out[0] : y, .second = keep ? y : NULL, .shape = s };
-  GError *met = NULL;
-  gboolean done = emit (c, &w, &met);
-  if (!done && !met && activation)
+  s.epilogue = epilogue_of (NULL, bias != NULL, FALSE);
+  Wish plain = { .op = op, .last = op, .a = op->in[1], .b = op->in[0], .third = bias, .d = y, .shape = s }, wishes[3];
+  guint n = 0;
+  for (gint kept = signs; activation && kept >= 0; kept--)
     {
-      w.last = op;
-      w.d = y;
-      w.second = NULL;
-      w.shape.epilogue = epilogue_of (NULL, bias != NULL, FALSE);
-      done = emit (c, &w, &met);
+      Wish *w = &wishes[n++];
+      *w = plain;
+      w->last = activation;
+      w->d = activation->out[0];
+      w->second = keep ? y : NULL;
+      w->shape.epilogue = epilogue_of (activation, bias != NULL, keep || kept);
     }
-  if (met)
-    g_propagate_error (error, met);
-  return done;
+  wishes[n++] = plain;
+  return emit (c, wishes, n, error);
 }
 
-/* dx (R, I) = dy (R, O) w (O, I); with the gradient of the tanh gelu that x came from, where that alone reads dx */
+/* dx (R, I) = dy (R, O) w (O, I); with the gradient of the relu or tanh gelu that x came from, where that alone reads dx */
 static gboolean
 lower_grad_input (CudaCompiler *c, const HeddleOp *op, GError **error)
 {
@@ -520,21 +639,21 @@ lower_grad_input (CudaCompiler *c, const HeddleOp *op, GError **error)
   const HeddleOp *next = cuda_only_user (c, op->out[0]);
   gboolean gelu = next && next->info->code == HEDDLE_OP_GELU_GRAD && next->in[0] == op->out[0] && ((const HeddleGeluAttr *) next->attr)->tanh_form && next->out[0]->dtype == op->out[0]->dtype
                   && next->in[1]->dtype == op->out[0]->dtype && c->forms[next->in[1]->id];
-  Shape s = { .m = in, .n = rows_of (dy), .k = out, .batch = 1, .lda = in, .ldb = out, .ldd = in, .epilogue = gelu ? CUBLASLT_EPILOGUE_DGELU : CUBLASLT_EPILOGUE_DEFAULT };
-  Wish w = { .op = op, .last = gelu ? next : op, .a = op->in[1], .b = op->in[0], .third = gelu ? next->in[1] : NULL, .d = gelu ? next->out[0] : op->out[0], .shape = s };
-  GError *met = NULL;
-  gboolean done = emit (c, &w, &met);
-  if (!done && !met && gelu)
+  gboolean relu = is_relu_after (c, op, next) && cuda_find_form (c, next->in[1], HEDDLE_U8, CUDA_SIGNS);
+  Shape s = { .m = in, .n = rows_of (dy), .k = out, .batch = 1, .lda = in, .ldb = out, .ldd = in, .epilogue = CUBLASLT_EPILOGUE_DEFAULT };
+  Wish plain = { .op = op, .last = op, .a = op->in[1], .b = op->in[0], .d = op->out[0], .shape = s }, wishes[2];
+  guint n = 0;
+  if (gelu || relu)
     {
-      w.last = op;
-      w.third = NULL;
-      w.d = op->out[0];
-      w.shape.epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-      done = emit (c, &w, &met);
+      Wish *w = &wishes[n++];
+      *w = plain;
+      w->last = next;
+      w->third = next->in[1];
+      w->d = next->out[0];
+      w->shape.epilogue = gelu ? CUBLASLT_EPILOGUE_DGELU : CUBLASLT_EPILOGUE_DRELU;
     }
-  if (met)
-    g_propagate_error (error, met);
-  return done;
+  wishes[n++] = plain;
+  return emit (c, wishes, n, error);
 }
 
 /* dw (O, I) = dy (R, O)^T x (R, I), and the column sums of dy.  FALSE also where only the sums are wanted, or the library does not make them: own kernels do both. */
@@ -547,7 +666,7 @@ lower_grad_weight (CudaCompiler *c, const HeddleOp *op, GError **error)
   Shape s = { .m = in, .n = out, .k = rows_of (dy), .batch = 1, .lda = in, .ldb = out, .ldd = in, .transpose_b = TRUE, .bias = sums ? (gint32) op->out[1]->dtype : 0,
               .epilogue = sums ? CUBLASLT_EPILOGUE_BGRADB : CUBLASLT_EPILOGUE_DEFAULT };
   Wish w = { .op = op, .last = op, .a = op->in[1], .b = op->in[0], .d = op->out[0], .second = sums ? op->out[1] : NULL, .shape = s };
-  return c->wanted[op->out[0]->id] && emit (c, &w, error);
+  return c->wanted[op->out[0]->id] && emit (c, &w, 1, error);
 }
 
 gboolean

@@ -16,9 +16,11 @@ typedef struct _CudaKernel   CudaKernel;     /* one function on the device */
 /* ---- the device ---- */
 
 /* Images (N, C, H, W) and convolution weights (Cout, Cin/groups, Kh, Kw) of rank 4 may lie channels last; everything else is row-major.
- * HEADS: what attention takes and makes, (B, H, T, D), lying as (B, T, H, D).  PADDED: row-major, a row taking up a multiple of CUDA_PAD elements; those after the last number are nobody's, and 0 in a gradient. */
-typedef enum { CUDA_ROWS = 0, CUDA_CHANNELS_LAST, CUDA_HEADS, CUDA_PADDED } CudaLayout;
-#define CUDA_PAD 64              /* elements of 16 bits: 128 bytes */
+ * HEADS: what attention takes and makes, (B, H, T, D), lying as (B, T, H, D).  PADDED: row-major, a row taking up a multiple of CUDA_PAD elements; those after the last number are nobody's, and 0 in a gradient.
+ * SIGNS: no numbers, only which are positive: rows of a multiple of CUDA_SIGN_PAD bits, the lowest of a byte first, as cuBLASLt's epilogues leave and take them. */
+typedef enum { CUDA_ROWS = 0, CUDA_CHANNELS_LAST, CUDA_HEADS, CUDA_PADDED, CUDA_SIGNS } CudaLayout;
+#define CUDA_PAD      64         /* elements of 16 bits: 128 bytes */
+#define CUDA_SIGN_PAD 128        /* bits */
 
 /* The 16-bit copy of a flat parameter buffer, which casts of its windows read instead of being computed. */
 typedef struct
@@ -217,6 +219,8 @@ struct _CudaCompiler
 const CudaOperand *cuda_made (CudaCompiler *c, const HeddleValue *v);
 /* The value in a dtype and layout; emits the conversion if it does not exist yet. */
 CudaOperand cuda_form     (CudaCompiler *c, const HeddleValue *v, HeddleDtype dtype, CudaLayout layout);
+/* The form in which V exists already, or NULL. */
+const CudaOperand *cuda_find_form (const CudaCompiler *c, const HeddleValue *v, HeddleDtype dtype, CudaLayout layout);
 #define cuda_rows(c, v) cuda_form ((c), (v), (v)->dtype, CUDA_ROWS)
 /* Memory for a value that the next step makes: the arena, or the variable that it is assigned to.  Then cuda_made_as. */
 CudaOperand cuda_target   (CudaCompiler *c, const HeddleValue *v, HeddleDtype dtype, CudaLayout layout);
@@ -234,6 +238,8 @@ void     cuda_step_in     (CudaStep *step, CudaOperand operand);
 void     cuda_step_out_at (CudaStep *step, CudaOperand operand);     /* an output whose place is given: the variable of an ASSIGN */
 /* Adds the target of value V as the next output: cuda_target, cuda_made_as.  A value that nobody reads is left CUDA_NOWHERE unless NEEDED. */
 void     cuda_step_out    (CudaCompiler *c, CudaStep *step, const HeddleValue *v, HeddleDtype dtype, CudaLayout layout, gboolean needed);
+/* Adds another form of V, which is made already, as an output in the arena. */
+void     cuda_step_form   (CudaCompiler *c, CudaStep *step, const HeddleValue *v, HeddleDtype dtype, CudaLayout layout);
 /* Memory that lives during the step only.  The index in step->scratch. */
 guint    cuda_step_scratch (CudaCompiler *c, CudaStep *step, gsize bytes);
 void     cuda_step_data   (CudaStep *step, gpointer data, GDestroyNotify data_free);
@@ -260,7 +266,7 @@ gpointer cuda_pointer     (CudaPlan *plan, const CudaOperand *operand);
 guint32 *cuda_fault_word  (CudaPlan *plan, const CudaStep *step);
 gboolean cuda_is_image    (const HeddleShape *shape);           /* of rank 4 */
 gboolean cuda_same_bytes  (CudaLayout a, CudaLayout b, const HeddleShape *shape);
-/* Elements from one row to the next: the last axis, padded where LAYOUT is. */
+/* Elements (SIGNS: bits) from one row to the next: the last axis, padded where LAYOUT is. */
 gint64   cuda_pitch       (const HeddleShape *shape, CudaLayout layout);
 /* The strides, in elements, of a tensor of any rank in a layout. */
 void     cuda_strides     (const HeddleShape *shape, CudaLayout layout, gint64 *strides);

@@ -177,10 +177,13 @@ make_function (DnnMaker *m, DnnPointwise mode)
   Descriptor d = dnn_make (m, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
   cudnnPointwiseMode_t code = pointwise_mode (mode);
   gboolean index = mode == DNN_ROW || mode == DNN_COLUMN;
+  cudnnNanPropagation_t nan = CUDNN_PROPAGATE_NAN;
   dnn_set (m, d, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &code);
   set_dtype (m, d, CUDNN_ATTR_POINTWISE_MATH_PREC, index ? CUDNN_DATA_INT32 : mode == DNN_GREATER || mode == DNN_GREATER_EQUAL ? CUDNN_DATA_BOOLEAN : CUDNN_DATA_FLOAT);
   if (index)
     set_int (m, d, CUDNN_ATTR_POINTWISE_AXIS, mode == DNN_ROW ? 2 : 3);
+  if (mode == DNN_RELU)      /* else cuDNN 8 makes 0 of NaN */
+    dnn_set (m, d, CUDNN_ATTR_POINTWISE_NAN_PROPAGATION, CUDNN_TYPE_NAN_PROPOGATION, 1, &nan);
   dnn_finish (m, d);
   return d;
 }

@@ -422,6 +422,7 @@ search (CudaDnn *dnn, const CudaDnnGraph *graph, GError **error)
 /* ---- the cache: finished plans, kernels and all, as cuDNN itself writes them ---- */
 
 #define KIND "cudnn-plans"
+#define DESCRIBED 2      /* grows when dnn-descriptors.c tells cuDNN something else of the same graph */
 
 /* All that decides about a plan.  A timed choice is kept apart from the heuristics'. */
 static char *
@@ -430,7 +431,7 @@ cache_text (CudaDnn *dnn, const CudaDnnGraph *graph, gboolean timed)
   g_autofree char *text = dnn_graph_print (graph);
   const HeddleFlags *f = &dnn->flags;
   gboolean tf32 = graph->products == DNN_PRODUCTS_CONV ? f->tf32_conv : graph->products == DNN_PRODUCTS_MATMUL && f->tf32_matmul;
-  return g_strdup_printf ("cudnn %d\ndevice %s\ntf32 %d deterministic %d winograd %d workspace %" G_GINT64_FORMAT " MiB timed %" G_GINT64_FORMAT "\n%s", cuda_dnn_version (), dnn->device,
+  return g_strdup_printf ("cudnn %d described %d\ndevice %s\ntf32 %d deterministic %d winograd %d workspace %" G_GINT64_FORMAT " MiB timed %" G_GINT64_FORMAT "\n%s", cuda_dnn_version (), DESCRIBED, dnn->device,
                           tf32, f->deterministic, f->winograd, f->workspace_limit, timed ? f->benchmark_limit : -1, text);
 }
 

@@ -14,8 +14,8 @@ cuda_is_image (const HeddleShape *shape)
 gint64
 cuda_pitch (const HeddleShape *shape, CudaLayout layout)
 {
-  gint64 last = shape->rank ? shape->size[shape->rank - 1] : 1;
-  return layout == CUDA_PADDED ? (last + CUDA_PAD - 1) / CUDA_PAD * CUDA_PAD : last;
+  gint64 last = shape->rank ? shape->size[shape->rank - 1] : 1, unit = layout == CUDA_PADDED ? CUDA_PAD : layout == CUDA_SIGNS ? CUDA_SIGN_PAD : 1;
+  return (last + unit - 1) / unit * unit;
 }
 
 /* What LAYOUT comes to for SHAPE. */
@@ -35,6 +35,7 @@ same_as_rows (CudaLayout layout, const HeddleShape *s)
     case CUDA_CHANNELS_LAST: same = s->size[1] == 1 || s->size[2] * s->size[3] == 1; break;
     case CUDA_HEADS: same = s->size[1] == 1 || s->size[2] == 1; break;
     case CUDA_PADDED: same = cuda_pitch (s, CUDA_PADDED) == cuda_pitch (s, CUDA_ROWS); break;
+    case CUDA_SIGNS: same = FALSE; break;
     }
   return same;
 }
@@ -62,8 +63,8 @@ cuda_strides (const HeddleShape *shape, CudaLayout layout, gint64 *strides)
 gsize
 cuda_bytes (const CudaOperand *o)
 {
-  gsize bytes = heddle_tensor_bytes (o->dtype, &o->shape);
-  return o->layout == CUDA_PADDED ? bytes / (gsize) cuda_pitch (&o->shape, CUDA_ROWS) * (gsize) cuda_pitch (&o->shape, CUDA_PADDED) : bytes;
+  gsize bytes = heddle_tensor_bytes (o->dtype, &o->shape) / (gsize) MAX (cuda_pitch (&o->shape, CUDA_ROWS), 1) * (gsize) cuda_pitch (&o->shape, o->layout);
+  return o->layout == CUDA_SIGNS ? bytes / 8 : bytes;
 }
 
 /* ---- conversions on a queue ---- */
@@ -214,20 +215,27 @@ conversion (CudaCompiler *c, const CudaOperand *from, HeddleDtype dtype, CudaLay
   return to;
 }
 
+const CudaOperand *
+cuda_find_form (const CudaCompiler *c, const HeddleValue *v, HeddleDtype dtype, CudaLayout layout)
+{
+  const GArray *forms = c->forms[v->id];
+  const CudaOperand *found = NULL;
+  for (guint i = 0; forms && !found && i < forms->len; i++)
+    {
+      const CudaOperand *o = &g_array_index (forms, CudaOperand, i);
+      found = o->dtype == dtype && cuda_same_bytes (o->layout, layout, &v->shape) ? o : NULL;
+    }
+  return found;
+}
+
 CudaOperand
 cuda_form (CudaCompiler *c, const HeddleValue *v, HeddleDtype dtype, CudaLayout layout)
 {
   CudaOperand result = *cuda_made (c, v);
-  const GArray *forms = c->forms[v->id];
-  gboolean found = FALSE;
-  for (guint i = 0; !found && i < forms->len; i++)
-    {
-      const CudaOperand *o = &g_array_index (forms, CudaOperand, i);
-      found = o->dtype == dtype && cuda_same_bytes (o->layout, layout, &v->shape);
-      if (found)
-        result = *o;
-    }
-  if (!found)
+  const CudaOperand *found = cuda_find_form (c, v, dtype, layout);
+  if (found)
+    result = *found;
+  else
     {
       if (result.layout == CUDA_PADDED && result.dtype != dtype)      /* numbers are converted one after the other */
         result = conversion (c, &result, result.dtype, CUDA_ROWS);
@@ -302,6 +310,14 @@ cuda_step_out (CudaCompiler *c, CudaStep *step, const HeddleValue *v, HeddleDtyp
   add_operand (&step->out, &step->n_out, o);
   if (o.where != CUDA_NOWHERE)
     cuda_made_as (c, v, o);
+}
+
+void
+cuda_step_form (CudaCompiler *c, CudaStep *step, const HeddleValue *v, HeddleDtype dtype, CudaLayout layout)
+{
+  CudaOperand o = temporary (c, dtype, &v->shape, layout);
+  add_operand (&step->out, &step->n_out, o);
+  add_form (c, v, o);
 }
 
 guint

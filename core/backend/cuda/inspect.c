@@ -82,7 +82,7 @@ cuda_plan_memory (HeddlePlan *base, HeddleMemory *memory)
 static const char *
 layout_name (CudaLayout layout)
 {
-  static const char *const names[] = { [CUDA_ROWS] = "rows", [CUDA_CHANNELS_LAST] = "nhwc", [CUDA_HEADS] = "heads inside", [CUDA_PADDED] = "padded" };
+  static const char *const names[] = { [CUDA_ROWS] = "rows", [CUDA_CHANNELS_LAST] = "nhwc", [CUDA_HEADS] = "heads inside", [CUDA_PADDED] = "padded", [CUDA_SIGNS] = "signs" };
   return names[layout];
 }
 
