@@ -182,16 +182,23 @@ print_plan (GString *text, HeddlePlan *plan)
   print_reorders (text, plan);
 }
 
-char *
-heddle_pipeline_print_programs (HeddlePipeline *p)
+/* What PRINT has to say of each plan */
+static GString *
+print_all (HeddlePipeline *p, void (*print) (GString *text, HeddlePlan *plan))
 {
   GString *text = g_string_new (NULL);
   HeddlePlan *plans[7];
   heddle_pipeline_plans (p, plans);
   for (guint i = 0; i < G_N_ELEMENTS (plans); i++)
     if (plans[i])
-      print_plan (text, plans[i]);
-  return g_string_free (text, FALSE);
+      print (text, plans[i]);
+  return text;
+}
+
+char *
+heddle_pipeline_print_programs (HeddlePipeline *p)
+{
+  return g_string_free (print_all (p, print_plan), FALSE);
 }
 
 /* ---- the header ---- */
@@ -251,7 +258,7 @@ heddle_pipeline_header (HeddlePipeline *p)
 /* ---- algorithms ---- */
 
 static void
-append_algorithms (GString *text, HeddlePlan *plan)
+print_algorithms (GString *text, HeddlePlan *plan)
 {
   HeddlePlanStep step;
   for (guint i = 0; plan->device->iface->step (plan, i, &step); i++)
@@ -262,12 +269,7 @@ append_algorithms (GString *text, HeddlePlan *plan)
 char *
 heddle_pipeline_algorithms (HeddlePipeline *p)
 {
-  GString *text = g_string_new (NULL);
-  HeddlePlan *plans[7];
-  heddle_pipeline_plans (p, plans);
-  for (guint i = 0; i < G_N_ELEMENTS (plans); i++)
-    if (plans[i])
-      append_algorithms (text, plans[i]);
+  GString *text = print_all (p, print_algorithms);
   if (text->len)
     g_string_prepend (text, "algorithms:");
   return g_string_free (text, text->len == 0);

@@ -47,9 +47,15 @@ heddle_dtype_name (HeddleDtype dtype)
 }
 
 static inline gboolean
+heddle_dtype_is_16_bits (HeddleDtype dtype)
+{
+  return dtype == HEDDLE_F16 || dtype == HEDDLE_BF16;
+}
+
+static inline gboolean
 heddle_dtype_is_float (HeddleDtype dtype)
 {
-  return dtype == HEDDLE_F32 || dtype == HEDDLE_F16 || dtype == HEDDLE_BF16;
+  return dtype == HEDDLE_F32 || heddle_dtype_is_16_bits (dtype);
 }
 
 #define HEDDLE_MAX_RANK 6

@@ -45,5 +45,6 @@ message=$(grep '"event":"message"' run.jsonl)
 recorded () { case $message in *"$1"*) return 0 ;; *) echo "$message" | cut -c1-2000; return 1 ;; esac; }
 check "the log names the algorithm of a convolution" recorded 'train: conv2d 0: cuDNN engine '
 check "... of its gradient" recorded 'train: conv2d_grad_weight'
+check "... of a product" recorded 'train: linear 4: cublasLt algorithm 0, tile 0, stages 0, split 0'
 check "... and how it was chosen" recorded ', heuristic'
 plan

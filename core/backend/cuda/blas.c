@@ -20,7 +20,7 @@ typedef struct
   gint32 align_a, align_b, align_d, tf32;
 } Shape;
 
-typedef struct { cublasLtMatmulAlgo_t algo; gsize workspace; gboolean found; char text[64]; } Choice;
+typedef struct { cublasLtMatmulAlgo_t algo; gsize workspace; gboolean found; char text[96]; } Choice;
 typedef struct { cublasLtHandle_t handle; GHashTable *choices; guint timed; } Blas;
 
 /* Of one step */
@@ -367,6 +367,26 @@ try_out (CudaDevice *device, Blas *blas, Product *p, gboolean timed, cublasLtMat
   return best;
 }
 
+/* BEST of N candidates, in the library's own numbers (cublasLtMatmulTile_t, cublasLtMatmulStages_t); MS of its three runs, or 0 */
+static void
+take_choice (Choice *choice, const cublasLtMatmulHeuristicResult_t *results, int best, int n, float ms)
+{
+  static const struct { cublasLtMatmulAlgoConfigAttributes_t what; const char *name; } parts[] = { { CUBLASLT_ALGO_CONFIG_ID, "algorithm" }, { CUBLASLT_ALGO_CONFIG_TILE_ID, "tile" },
+                                                                                                 { CUBLASLT_ALGO_CONFIG_STAGES_ID, "stages" }, { CUBLASLT_ALGO_CONFIG_SPLITK_NUM, "split" } };
+  g_autoptr (GString) text = g_string_new (NULL);
+  *choice = (Choice) { .algo = results[best].algo, .workspace = results[best].workspaceSize, .found = TRUE };
+  for (guint i = 0; i < G_N_ELEMENTS (parts); i++)
+    {
+      gint32 number = 0;
+      gsize written = 0;
+      if (cublasLtMatmulAlgoConfigGetAttribute (&choice->algo, parts[i].what, &number, sizeof number, &written) == CUBLAS_STATUS_SUCCESS)
+        g_string_append_printf (text, "%s%s %d", i ? ", " : "", parts[i].name, number);
+    }
+  if (ms > 0)
+    g_string_append_printf (text, "; %d of %d, %.1f us", best + 1, n, (double) ms / 3 * 1000);
+  g_strlcpy (choice->text, text->str, sizeof choice->text);
+}
+
 /* NULL with an error; a choice that is not FOUND: the library has no algorithm. */
 static const Choice *
 choose (CudaDevice *device, Blas *blas, Product *p, const HeddleOp *op, GError **error)
@@ -385,11 +405,8 @@ choose (CudaDevice *device, Blas *blas, Product *p, const HeddleOp *op, GError *
       if (ok)
         {
           choice = g_new0 (Choice, 1);
-          choice->found = n > 0;
-          choice->algo = results[best].algo;
-          choice->workspace = n > 0 ? results[best].workspaceSize : 0;
-          if (ms > 0)
-            g_snprintf (choice->text, sizeof choice->text, "candidate %d of %d, %.1f us", best + 1, n, (double) ms / 3 * 1000);
+          if (n > 0)
+            take_choice (choice, results, best, n, ms);
           g_hash_table_insert (blas->choices, heddle_memdup (&p->shape, sizeof p->shape), choice);
         }
     }
@@ -496,8 +513,8 @@ emit_one (CudaCompiler *c, const Wish *w, GError **error)
             third = slope && signs ? *cuda_find_form (c, w->third, HEDDLE_U8, CUDA_SIGNS) : cuda_form (c, w->third, w->d->dtype, CUDA_ROWS);
           p->algo = choice->algo;
           p->workspace = choice->workspace;
-          CudaStep *step = cuda_step_new (c, w->op, cuda_keep (c->plan, g_strdup_printf ("cublasLt%s%s%s%s", w->last != w->op ? "+" : "", w->last != w->op ? w->last->info->name : "", *choice->text ? " " : "", choice->text)), run_product);
-          step->chosen = *choice->text != 0;
+          CudaStep *step = cuda_step_new (c, w->op, cuda_keep (c->plan, g_strdup_printf ("cublasLt%s%s %s", w->last != w->op ? "+" : "", w->last != w->op ? w->last->info->name : "", choice->text)), run_product);
+          step->chosen = TRUE;
           cuda_step_data (step, p, product_free);
           cuda_step_in (step, a);
           cuda_step_in (step, b);
@@ -537,19 +554,16 @@ emit (CudaCompiler *c, const Wish *wishes, guint n, GError **error)
 
 /* ---- operations ---- */
 
-static gint64 last_of (const HeddleShape *s) { return s->size[s->rank - 1]; }
-static gint64 rows_of (const HeddleShape *s) { return heddle_shape_count (s) / MAX (last_of (s), 1); }
-
 /* c (M, N) = a (M, K) b (K, N), row-major, is c^T = b^T a^T.  A matrix b that serves all of a makes one product of it where a's rows follow each other. */
 static gboolean
 lower_matmul (CudaCompiler *c, const HeddleOp *op, GError **error)
 {
   const HeddleMatmulAttr *attr = op->attr;
   const HeddleShape *a = &op->in[0]->shape, *b = &op->in[1]->shape, *y = &op->out[0]->shape;
-  gint64 rows = a->size[a->rank - 2], depth = b->size[b->rank - 2], m = y->size[y->rank - 2], n = last_of (y), k = attr->transpose_a ? rows : last_of (a);
+  gint64 rows = a->size[a->rank - 2], depth = b->size[b->rank - 2], m = y->size[y->rank - 2], n = cuda_last (y), k = attr->transpose_a ? rows : cuda_last (a);
   gint64 batch = heddle_shape_count (y) / MAX (m * n, 1);
   gboolean shared = b->rank == 2 && batch > 1;
-  Shape s = { .m = n, .n = m, .k = k, .batch = batch, .lda = last_of (b), .ldb = last_of (a), .ldd = n, .stride_a = shared ? 0 : depth * last_of (b), .stride_b = rows * last_of (a), .stride_d = m * n,
+  Shape s = { .m = n, .n = m, .k = k, .batch = batch, .lda = cuda_last (b), .ldb = cuda_last (a), .ldd = n, .stride_a = shared ? 0 : depth * cuda_last (b), .stride_b = rows * cuda_last (a), .stride_d = m * n,
               .transpose_a = attr->transpose_b, .transpose_b = attr->transpose_a, .epilogue = CUBLASLT_EPILOGUE_DEFAULT };
   if (shared && !attr->transpose_a)
     {
@@ -610,10 +624,10 @@ lower_linear (CudaCompiler *c, const HeddleOp *op, GError **error)
 {
   const HeddleShape *x = &op->in[0]->shape;
   const HeddleValue *y = op->out[0], *bias = op->n_in > 2 ? op->in[2] : NULL;
-  gint64 in = last_of (x), out = op->in[1]->shape.size[0];
+  gint64 in = cuda_last (x), out = op->in[1]->shape.size[0];
   const HeddleOp *activation = activation_of (c, y);
   gboolean keep = activation && cuda_only_user (c, y) == NULL, signs = activation && wants_signs (c, activation);
-  Shape s = { .m = out, .n = rows_of (x), .k = in, .batch = 1, .lda = in, .ldb = in, .ldd = out, .transpose_a = TRUE, .bias = bias ? (gint32) y->dtype : 0 };
+  Shape s = { .m = out, .n = cuda_height (x), .k = in, .batch = 1, .lda = in, .ldb = in, .ldd = out, .transpose_a = TRUE, .bias = bias ? (gint32) y->dtype : 0 };
   s.epilogue = epilogue_of (NULL, bias != NULL, FALSE);
   Wish plain = { .op = op, .last = op, .a = op->in[1], .b = op->in[0], .third = bias, .d = y, .shape = s }, wishes[3];
   guint n = 0;
@@ -635,12 +649,12 @@ static gboolean
 lower_grad_input (CudaCompiler *c, const HeddleOp *op, GError **error)
 {
   const HeddleShape *dy = &op->in[0]->shape;
-  gint64 out = last_of (dy), in = last_of (&op->in[1]->shape);
+  gint64 out = cuda_last (dy), in = cuda_last (&op->in[1]->shape);
   const HeddleOp *next = cuda_only_user (c, op->out[0]);
   gboolean gelu = next && next->info->code == HEDDLE_OP_GELU_GRAD && next->in[0] == op->out[0] && ((const HeddleGeluAttr *) next->attr)->tanh_form && next->out[0]->dtype == op->out[0]->dtype
                   && next->in[1]->dtype == op->out[0]->dtype && c->forms[next->in[1]->id];
   gboolean relu = is_relu_after (c, op, next) && cuda_find_form (c, next->in[1], HEDDLE_U8, CUDA_SIGNS);
-  Shape s = { .m = in, .n = rows_of (dy), .k = out, .batch = 1, .lda = in, .ldb = out, .ldd = in, .epilogue = CUBLASLT_EPILOGUE_DEFAULT };
+  Shape s = { .m = in, .n = cuda_height (dy), .k = out, .batch = 1, .lda = in, .ldb = out, .ldd = in, .epilogue = CUBLASLT_EPILOGUE_DEFAULT };
   Wish plain = { .op = op, .last = op, .a = op->in[1], .b = op->in[0], .d = op->out[0], .shape = s }, wishes[2];
   guint n = 0;
   if (gelu || relu)
@@ -661,9 +675,9 @@ static gboolean
 lower_grad_weight (CudaCompiler *c, const HeddleOp *op, GError **error)
 {
   const HeddleShape *dy = &op->in[0]->shape, *x = &op->in[1]->shape;
-  gint64 out = last_of (dy), in = last_of (x);
+  gint64 out = cuda_last (dy), in = cuda_last (x);
   gboolean sums = op->n_out > 1 && c->wanted[op->out[1]->id];
-  Shape s = { .m = in, .n = out, .k = rows_of (dy), .batch = 1, .lda = in, .ldb = out, .ldd = in, .transpose_b = TRUE, .bias = sums ? (gint32) op->out[1]->dtype : 0,
+  Shape s = { .m = in, .n = out, .k = cuda_height (dy), .batch = 1, .lda = in, .ldb = out, .ldd = in, .transpose_b = TRUE, .bias = sums ? (gint32) op->out[1]->dtype : 0,
               .epilogue = sums ? CUBLASLT_EPILOGUE_BGRADB : CUBLASLT_EPILOGUE_DEFAULT };
   Wish w = { .op = op, .last = op, .a = op->in[1], .b = op->in[0], .d = op->out[0], .second = sums ? op->out[1] : NULL, .shape = s };
   return c->wanted[op->out[0]->id] && emit (c, &w, 1, error);

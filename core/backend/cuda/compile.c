@@ -55,6 +55,16 @@ cuda_only_user (const CudaCompiler *c, const HeddleValue *v)
   return c->device->flags.fusion && users && users->len == 1 && v->n_uses == 1 ? users->pdata[0] : NULL;
 }
 
+gboolean
+cuda_read_by (const CudaCompiler *c, const HeddleValue *v, CudaMay may)
+{
+  const GPtrArray *users = c->users[v->id];
+  gboolean ok = users && users->len == v->n_uses;
+  for (guint i = 0; ok && i < users->len; i++)
+    ok = may (c, users->pdata[i], v);
+  return ok;
+}
+
 void
 cuda_mark_done (CudaCompiler *c, const HeddleOp *op)
 {
@@ -85,16 +95,9 @@ lower_view (CudaCompiler *c, const HeddleOp *op)
 }
 
 static gboolean
-read_by_attention (const CudaCompiler *c, const HeddleValue *v)
+is_attention (const CudaCompiler *c, const HeddleOp *op, const HeddleValue *v)
 {
-  const GPtrArray *users = c->users[v->id];
-  gboolean ok = users && users->len == v->n_uses;
-  for (guint i = 0; ok && i < users->len; i++)
-    {
-      HeddleOpCode code = ((const HeddleOp *) users->pdata[i])->info->code;
-      ok = code == HEDDLE_OP_ATTENTION || code == HEDDLE_OP_ATTENTION_GRAD;
-    }
-  return ok;
+  return op->info->code == HEDDLE_OP_ATTENTION || op->info->code == HEDDLE_OP_ATTENTION_GRAD;
 }
 
 /* (B, T, H, D) to (B, H, T, D) and back, where attention reads or made it: the same memory with its heads inside. */
@@ -102,7 +105,7 @@ static gboolean
 lower_heads (CudaCompiler *c, const HeddleOp *op)
 {
   const CudaOperand *made = cuda_swaps_heads (op) && c->device->flags.fusion && !c->device->own ? cuda_made (c, op->in[0]) : NULL;
-  gboolean back = made && made->layout == CUDA_HEADS, mine = made && made->where == CUDA_ARENA && (back || (made->layout == CUDA_ROWS && read_by_attention (c, op->out[0])));
+  gboolean back = made && made->layout == CUDA_HEADS, mine = made && made->where == CUDA_ARENA && (back || (made->layout == CUDA_ROWS && cuda_read_by (c, op->out[0], is_attention)));
   if (mine)
     {
       CudaOperand o = *made;
@@ -143,7 +146,7 @@ lower_shadow (CudaCompiler *c, const HeddleOp *op)
   const HeddleValue *x = op->n_in ? op->in[0] : NULL;
   HeddleVariable *v = op->info->code == HEDDLE_OP_CAST && x->kind == HEDDLE_VALUE_VARIABLE && x->dtype == HEDDLE_F32 ? x->variable : NULL;
   HeddleDtype dtype = v ? op->out[0]->dtype : HEDDLE_F32;
-  gboolean mine = v && v->role == HEDDLE_ROLE_PARAM && v->flat && (dtype == HEDDLE_F16 || dtype == HEDDLE_BF16) && !assigned (c, v);
+  gboolean mine = v && v->role == HEDDLE_ROLE_PARAM && v->flat && heddle_dtype_is_16_bits (dtype) && !assigned (c, v);
   if (mine)
     {
       CudaShadow *shadow = cuda_shadow (c->device, v, dtype, TRUE);

@@ -252,6 +252,9 @@ const char *cuda_keep     (CudaPlan *plan, char *text);
 
 /* The only operation that reads V, or NULL: what may be made together with it.  NULL when fusion is off. */
 const HeddleOp *cuda_only_user (const CudaCompiler *c, const HeddleValue *v);
+/* Every operation that reads V is one that MAY, and the host does not read it. */
+typedef gboolean (*CudaMay) (const CudaCompiler *c, const HeddleOp *op, const HeddleValue *v);
+gboolean cuda_read_by     (const CudaCompiler *c, const HeddleValue *v, CudaMay may);
 void     cuda_mark_done   (CudaCompiler *c, const HeddleOp *op);
 /* OP reads or writes V, or what shares memory with it. */
 gboolean cuda_touches     (const HeddleOp *op, const HeddleVariable *v);
@@ -271,6 +274,9 @@ gint64   cuda_pitch       (const HeddleShape *shape, CudaLayout layout);
 /* The strides, in elements, of a tensor of any rank in a layout. */
 void     cuda_strides     (const HeddleShape *shape, CudaLayout layout, gint64 *strides);
 gsize    cuda_bytes       (const CudaOperand *o);
+/* A shape as a matrix: the length of its rows, and how many there are. */
+static inline gint64 cuda_last   (const HeddleShape *s) { return s->size[s->rank - 1]; }
+static inline gint64 cuda_height (const HeddleShape *s) { return heddle_shape_count (s) / MAX (cuda_last (s), 1); }
 #define IN(i)      cuda_pointer (plan, &step->in[i])
 #define OUT(i)     cuda_pointer (plan, &step->out[i])
 #define SCRATCH(i) cuda_pointer (plan, &step->scratch[i])

@@ -257,18 +257,12 @@ all_f32 (HeddleValue *const *value, guint n)
   return f32;
 }
 
-static gboolean
-is_16_bits (HeddleDtype dtype)
-{
-  return dtype == HEDDLE_F16 || dtype == HEDDLE_BF16;
-}
-
 /* The cast to 16 bits that alone reads f32 numbers VALUE, as autocast writes it: cuDNN computes in f32 and rounds what it stores, which is the same. */
 static const HeddleOp *
 narrowing (const Match *m, const HeddleValue *value)
 {
   const HeddleOp *cast = value->dtype == HEDDLE_F32 ? only_reader (m, HEDDLE_OP_CAST, value) : NULL;
-  return cast && is_16_bits (cast->out[0]->dtype) ? cast : NULL;
+  return cast && heddle_dtype_is_16_bits (cast->out[0]->dtype) ? cast : NULL;
 }
 
 static gboolean
@@ -329,7 +323,7 @@ static gboolean
 match_cast (Match *m)
 {
   const HeddleValue *wide = m->op->out[0];
-  gboolean widens = is_16_bits (m->op->in[0]->dtype) && wide->dtype == HEDDLE_F32;
+  gboolean widens = heddle_dtype_is_16_bits (m->op->in[0]->dtype) && wide->dtype == HEDDLE_F32;
   const HeddleOp *layer = widens ? only_reader (m, HEDDLE_OP_LAYER_NORM_GRAD, wide) : NULL, *rms = widens ? only_reader (m, HEDDLE_OP_RMS_NORM_GRAD, wide) : NULL, *op = layer ? layer : rms;
   gboolean ok = op && op->in[0] == wide;
   for (guint i = 1; ok && i < op->n_in; i++)

@@ -58,7 +58,7 @@ window_of (const CudaCompiler *c, const HeddleOp *cast, Window *w)
 {
   const HeddleProgram *p = c->plan->program;
   const HeddleValue *x = cast->info->code == HEDDLE_OP_CAST ? cast->out[0] : NULL;
-  gboolean ok = x && x->dtype == HEDDLE_F32 && (cast->in[0]->dtype == HEDDLE_F16 || cast->in[0]->dtype == HEDDLE_BF16);
+  gboolean ok = x && x->dtype == HEDDLE_F32 && heddle_dtype_is_16_bits (cast->in[0]->dtype);
   *w = (Window) { .add = ok ? user_of (c, x, HEDDLE_OP_ADD) : NULL };
   w->assign = ok ? user_of (c, w->add ? w->add->out[0] : x, HEDDLE_OP_ASSIGN) : NULL;
   ok = w->assign && w->assign->n_in == 2 && heddle_shape_equal (&w->assign->in[0]->shape, &x->shape);

@@ -5,12 +5,6 @@
 
 #define LONG 512                  /* classes from which a row is worth padding */
 
-static gboolean
-is_16_bits (HeddleDtype dtype)
-{
-  return dtype == HEDDLE_F16 || dtype == HEDDLE_BF16;
-}
-
 guint
 cuda_logits_of (const HeddleOp *op)
 {
@@ -25,38 +19,25 @@ takes (const CudaCompiler *c, const HeddleOp *op, const HeddleValue *v)
   return (code == HEDDLE_OP_CROSS_ENTROPY || code == HEDDLE_OP_CROSS_ENTROPY_GRAD || code == HEDDLE_OP_TOP_K) && op->in[cuda_logits_of (op)] == v;
 }
 
-/* Every operation that reads V is one that MAY, and the host does not read it. */
-static gboolean
-read_by (const CudaCompiler *c, const HeddleValue *v, gboolean (*may) (const CudaCompiler *c, const HeddleOp *op, const HeddleValue *v))
-{
-  const GPtrArray *users = c->users[v->id];
-  gboolean ok = users && users->len == v->n_uses;
-  for (guint i = 0; ok && i < users->len; i++)
-    ok = may (c, users->pdata[i], v);
-  return ok;
-}
-
 gboolean
 cuda_is_logits (const CudaCompiler *c, const HeddleOp *cast)
 {
   const HeddleValue *x = cast->info->code == HEDDLE_OP_CAST && c->device->flags.fusion ? cast->in[0] : NULL;
-  return x && x->kind == HEDDLE_VALUE_TEMP && is_16_bits (x->dtype) && cast->out[0]->dtype == HEDDLE_F32 && read_by (c, cast->out[0], takes);
+  return x && x->kind == HEDDLE_VALUE_TEMP && heddle_dtype_is_16_bits (x->dtype) && cast->out[0]->dtype == HEDDLE_F32 && cuda_read_by (c, cast->out[0], takes);
 }
-
-static gint64 last_of (const HeddleShape *s) { return s->size[s->rank - 1]; }
 
 /* OP takes V as logits, or hands them on, in the same rows, to who does. */
 static gboolean
 takes_rows (const CudaCompiler *c, const HeddleOp *op, const HeddleValue *v)
 {
-  gboolean view = (op->info->flags & HEDDLE_OP_VIEW) && op->out[0]->shape.rank && last_of (&op->out[0]->shape) == last_of (&v->shape);
-  return view ? read_by (c, op->out[0], takes_rows) : cuda_is_logits (c, op) || takes (c, op, v);
+  gboolean view = (op->info->flags & HEDDLE_OP_VIEW) && op->out[0]->shape.rank && cuda_last (&op->out[0]->shape) == cuda_last (&v->shape);
+  return view ? cuda_read_by (c, op->out[0], takes_rows) : cuda_is_logits (c, op) || takes (c, op, v);
 }
 
 gboolean
 cuda_pads_logits (const CudaCompiler *c, const HeddleValue *v)
 {
-  return is_16_bits (v->dtype) && v->shape.rank > 1 && last_of (&v->shape) >= LONG && last_of (&v->shape) % 8 && c->device->flags.fusion && read_by (c, v, takes_rows);
+  return heddle_dtype_is_16_bits (v->dtype) && v->shape.rank > 1 && cuda_last (&v->shape) >= LONG && cuda_last (&v->shape) % 8 && c->device->flags.fusion && cuda_read_by (c, v, takes_rows);
 }
 
 /* What stands in a variable may be assigned before it is read. */

@@ -23,18 +23,15 @@ right (HkMatmul *m, gconstpointer b, gint64 rows, gint64 columns, gboolean trans
   m->b_column = transposed ? columns : 1;
 }
 
-static gint64 last_of (const HeddleShape *s) { return s->size[s->rank - 1]; }
-static gint64 rows_of (const HeddleShape *s) { return heddle_shape_count (s) / MAX (last_of (s), 1); }
-
 static gboolean
 run_matmul (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
 {
   const HeddleMatmulAttr *attr = step->op->attr;
   const HeddleShape *a = &step->in[0].shape, *b = &step->in[1].shape;
   gint64 rows = a->size[a->rank - 2], depth = b->size[b->rank - 2];
-  HkMatmul m = { .c = OUT (0), .batch = heddle_shape_count (a) / MAX (rows * last_of (a), 1), .a_batch = rows * last_of (a), .b_batch = b->rank == 2 ? 0 : depth * last_of (b) };
-  left (&m, IN (0), rows, last_of (a), attr->transpose_a);
-  right (&m, IN (1), depth, last_of (b), attr->transpose_b);
+  HkMatmul m = { .c = OUT (0), .batch = heddle_shape_count (a) / MAX (rows * cuda_last (a), 1), .a_batch = rows * cuda_last (a), .b_batch = b->rank == 2 ? 0 : depth * cuda_last (b) };
+  left (&m, IN (0), rows, cuda_last (a), attr->transpose_a);
+  right (&m, IN (1), depth, cuda_last (b), attr->transpose_b);
   return cuda_launch_matmul (queue, step->out[0].dtype, &m, error);
 }
 
@@ -52,14 +49,14 @@ run_linear (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
   const HeddleShape *a = &step->in[0].shape, *b = &step->in[1].shape;
   HkMatmul m = { .c = OUT (0), .batch = 1 };
   gboolean weight = step->op->info->code == HEDDLE_OP_LINEAR_GRAD_WEIGHT, ok = TRUE;
-  left (&m, IN (0), rows_of (a), last_of (a), weight);
-  right (&m, IN (1), rows_of (b), last_of (b), step->op->info->code == HEDDLE_OP_LINEAR);
+  left (&m, IN (0), cuda_height (a), cuda_last (a), weight);
+  right (&m, IN (1), cuda_height (b), cuda_last (b), step->op->info->code == HEDDLE_OP_LINEAR);
   m.bias = step->n_in > 2 ? IN (2) : NULL;
   if (m.c)
     ok = cuda_launch_matmul (queue, step->out[0].dtype, &m, error);
   if (ok && weight && OUT (1))
     {
-      HkReduce r = column_sum (rows_of (a), last_of (a));
+      HkReduce r = column_sum (cuda_height (a), cuda_last (a));
       r.x = IN (0);
       r.y = OUT (1);
       ok = cuda_launch_reduce (queue, step->in[0].dtype, &r, step->n_scratch ? SCRATCH (0) : NULL, error);
@@ -160,7 +157,7 @@ lower_linear (CudaCompiler *c, const HeddleOp *op)
 {
   gboolean weight = op->info->code == HEDDLE_OP_LINEAR_GRAD_WEIGHT;
   CudaStep *step = cuda_own_step (c, op, op->info->name, run_linear, op->out[0]->dtype, CUDA_ROWS, weight ? 0 : 1);
-  HkReduce r = column_sum (rows_of (&op->in[0]->shape), last_of (&op->in[0]->shape));
+  HkReduce r = column_sum (cuda_height (&op->in[0]->shape), cuda_last (&op->in[0]->shape));
   if (weight && cuda_reduce_scratch (&r))
     cuda_step_scratch (c, step, cuda_reduce_scratch (&r) * sizeof (float));
 }
