@@ -14,7 +14,7 @@ find "$name/lib" -name '*.la' -exec rm {} +
 
 # tests and benchmarks: the programs behind libtool's scripts, and what they read
 copy_program () { [ ! -e "$build/$1" ] || { mkdir -p "$name/build/${1%/*}"; real=${1%/*}/.libs/${1##*/}; [ ! -e "$build/$real" ] || set -- "$1" "$real"; cp "$build/${2-$1}" "$name/build/$1"; }; }
-for program in reference/test-ops fixtures/test-ops fixtures/test-optim fixtures/test-curves backend/test-device gpu/test-flags gpu/test-runs bench/bench-loader bench/bench-update; do copy_program tests/$program; done
+for program in $(grep -o '[a-z]*/test-[a-z]*' "$source/tests/gpu/check.sh" | sort -u) backend/test-device bench/bench-loader bench/bench-update; do copy_program tests/$program; done
 [ ! -e "$build/tests/bench/.libs/dataset-resident.so" ] || { mkdir -p "$name/build/tests/bench/.libs"; cp "$build/tests/bench/.libs/dataset-resident.so" "$name/build/tests/bench/.libs/"; }
 (cd "$source" && tar cf - pipelines README.md COPYING tests/tap.sh tests/fixtures/*.txt tests/gpu tests/bench docs) | tar xf - -C "$name/source"
 

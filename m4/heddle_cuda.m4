@@ -19,8 +19,8 @@ AC_ARG_WITH([cuda],
 AC_ARG_WITH([cuda-arch],
   [AS_HELP_STRING([--with-cuda-arch=LIST],
      [comma separated compute capabilities: real ones (80), PTX (120+ptx), or all-major, native
-      @<:@75,80,86,89,90,100,120+ptx@:>@])],
-  [], [with_cuda_arch=75,80,86,89,90,100,120+ptx])
+      @<:@75+ptx,80,86,89,90,100,120+ptx@:>@])],
+  [], [with_cuda_arch=75+ptx,80,86,89,90,100,120+ptx])
 AC_ARG_WITH([cudnn],
   [AS_HELP_STRING([--with-cudnn@<:@=DIR|yes|no|auto@:>@],
      [use cuDNN in the cuda backend @<:@auto: when found@:>@])],
@@ -114,8 +114,10 @@ _TKEOF
            [AC_MSG_RESULT([yes${heddle_allow:+, with$heddle_allow}]); heddle_ccbin=$heddle_ccbin$heddle_allow heddle_cuda_why=])
        done
        AS_IF([test -n "$heddle_cuda_why"], [AC_MSG_RESULT([no])])
-       AS_IF([test -z "$heddle_cuda_why" && $NVCC $heddle_ccbin $NVCC_GENCODE --compress-mode=size -fatbin conftest.cu -o conftest.fatbin >&AS_MESSAGE_LOG_FD 2>&1],
-         [NVCC_COMPRESS=--compress-mode=size])
+       dnl drivers from before 12.4, which run what CUDA 11 and 12 compile, cannot unpack this; those of CUDA 13 can
+       AS_CASE([$heddle_cv_nvcc_version], [11.*|12.*], [],
+         [AS_IF([test -z "$heddle_cuda_why" && $NVCC $heddle_ccbin $NVCC_GENCODE --compress-mode=size -fatbin conftest.cu -o conftest.fatbin >&AS_MESSAGE_LOG_FD 2>&1],
+           [NVCC_COMPRESS=--compress-mode=size])])
        dnl ptxas 11.8 crashes on some kernels for sm_90 when it is to keep line numbers
        AS_CASE([$heddle_cv_nvcc_version], [11.*], [], [NVCC_LINEINFO=-lineinfo])
        rm -f conftest.cu conftest.fatbin])

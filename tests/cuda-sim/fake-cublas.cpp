@@ -23,7 +23,7 @@ struct Product
   int batches, epilogue;
   float alpha, beta;
   const float *device_alpha, *device_beta;
-  bool narrow, hides_nan;
+  bool narrow, hides_nan, marks_zero;
   const void *bias;
   cudaDataType_t bias_type;
   void *aux;
@@ -110,7 +110,7 @@ finish (const Product &p, float v, int batch, int64_t i, int64_t j)
       if (p.epilogue & AUX && p.epilogue & GELU)
         store (p.aux, p.d.type, at, v);
       if (p.epilogue & AUX && p.epilogue & RELU)
-        *mask = (unsigned char) (v > 0 ? *mask | bit : *mask & ~bit);
+        *mask = (unsigned char) (v > 0 || (p.marks_zero && v == 0) ? *mask | bit : *mask & ~bit);
       v = p.epilogue & RELU ? (v < 0 || (p.hides_nan && v != v) ? 0 : v) : p.epilogue & GELU ? gelu (v) : v;
     }
   return v;
@@ -333,7 +333,9 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy (const cublasLtMatmulPreference_t
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute (cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t a, const void *v, size_t n) { return set (p, a, v, n); }
 cublasStatus_t cublasLtMatmulPreferenceGetAttribute (const cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t a, void *v, size_t n, size_t *w) { return get (p, a, v, n, w); }
 
-/* Two candidates, as if the library had a choice; they sum in the output's type where nobody forbids it, and the relu of the first HEDDLE_SIM_HIDE_NAN of them makes 0 of NaN.  Sizes and auxiliary matrices that cuBLASLt has no kernel for are refused as it does. */
+static int number (const char *variable) { const char *text = getenv (variable); return text ? atoi (text) : 0; }
+
+/* Two candidates, as if the library had a choice; they sum in the output's type where nobody forbids it, the relu of the first HEDDLE_SIM_HIDE_NAN of them makes 0 of NaN, and HEDDLE_SIM_MARK_ZERO of them call 0 positive.  The epilogue HEDDLE_SIM_REFUSE has no algorithm.  Sizes and auxiliary matrices that cuBLASLt has no kernel for are refused as it does. */
 cublasStatus_t
 cublasLtMatmulAlgoGetHeuristic (cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t, cublasLtMatrixLayout_t ld, cublasLtMatmulPreference_t preference,
                                 int wanted, cublasLtMatmulHeuristicResult_t *results, int *n)
@@ -343,8 +345,9 @@ cublasLtMatmulAlgoGetHeuristic (cublasLtHandle_t, cublasLtMatmulDesc_t desc, cub
   uint32_t epilogue = attribute<uint32_t> (m, CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_DEFAULT);
   int64_t aux = attribute<int64_t> (m, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, 0), rows = (int64_t) attribute<uint64_t> ((const Descriptor *) ld, CUBLASLT_MATRIX_LAYOUT_ROWS, 0);
   bool bits = epilogue & (RELU | D_RELU), needs_bias = epilogue & (BIAS | BGRAD | 256 | 512);
-  int hiding = getenv ("HEDDLE_SIM_HIDE_NAN") ? atoi (getenv ("HEDDLE_SIM_HIDE_NAN")) : 0;
   *n = 0;
+  if (epilogue == (uint32_t) number ("HEDDLE_SIM_REFUSE"))
+    return CUBLAS_STATUS_NOT_SUPPORTED;
   if (epilogue & AUX && (aux % (bits ? 128 : 8) || aux < rows || !attribute<void *> (m, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, nullptr)))
     return CUBLAS_STATUS_INVALID_VALUE;
   if (needs_bias && !attribute<void *> (m, CUBLASLT_MATMUL_DESC_BIAS_POINTER, nullptr))
@@ -355,7 +358,7 @@ cublasLtMatmulAlgoGetHeuristic (cublasLtHandle_t, cublasLtMatmulDesc_t desc, cub
       memset (&results[i], 0, sizeof results[i]);
       results[i].algo.data[0] = (uint64_t) i + 1;
       results[i].algo.data[1] = sums & (CUBLASLT_REDUCTION_SCHEME_INPLACE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE);
-      results[i].algo.data[2] = i < hiding;
+      results[i].algo.data[2] = (i < number ("HEDDLE_SIM_HIDE_NAN")) | (i < number ("HEDDLE_SIM_MARK_ZERO")) << 1;
       results[i].state = CUBLAS_STATUS_SUCCESS;
       results[i].wavesCount = 1;
     }
@@ -385,7 +388,8 @@ cublasLtMatmul (cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, 
   p.aux_ld = attribute<int64_t> (m, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, p.d.rows);
   p.tf32 = is_tf32 (nullptr, m->compute, p.a.type);
   p.narrow = algo && algo->data[1];
-  p.hides_nan = algo && algo->data[2];
+  p.hides_nan = algo && algo->data[2] & 1;
+  p.marks_zero = algo && algo->data[2] & 2;
   p.device_alpha = device ? (const float *) alpha : nullptr;
   p.device_beta = device ? (const float *) beta : nullptr;
   p.alpha = device ? 0 : *(const float *) alpha;

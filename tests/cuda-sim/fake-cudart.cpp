@@ -723,19 +723,19 @@ cudaLibraryLoadData (cudaLibrary_t *l, const void *code, enum cudaJitOption *, v
     return last_error;
   cudaError_t e = call_fails (false) ? result (cudaErrorMemoryAllocation) : open_kernels (code);
   if (!e)
-    *l = (cudaLibrary_t) 1;
+    *l = (cudaLibrary_t) image_number (code);
   return e;
 }
 cudaError_t cudaLibraryUnload (cudaLibrary_t) { ENTER; return unsafe_call (); }
 
 cudaError_t
-cudaLibraryGetKernel (cudaKernel_t *k, cudaLibrary_t, const char *name)
+cudaLibraryGetKernel (cudaKernel_t *k, cudaLibrary_t library, const char *name)
 {
   ENTER;
   *k = nullptr;
   if (call_fails (false))
     return result (cudaErrorUnknown);
-  *k = (cudaKernel_t) find_kernel (name);
+  *k = (cudaKernel_t) find_kernel ((size_t) library, name);
   return *k ? cudaSuccess : refuse (cudaErrorSymbolNotFound, name);
 }
 #endif
@@ -758,21 +758,21 @@ driver_load (void **m, const void *code)
 {
   IN_CONTEXT;
   int e = unsafe_call () ? (int) last_error : call_fails (false) ? (int) cudaErrorMemoryAllocation : (int) open_kernels (code);
-  *m = e ? nullptr : (void *) 1;
+  *m = e ? nullptr : (void *) image_number (code);
   return e;
 }
 static int driver_load_options (void **m, const void *code, unsigned, void *, void **) { return driver_load (m, code); }
 static int driver_unload (void *) { IN_CONTEXT; return (int) unsafe_call (); }
 
 static int
-driver_function (void **f, void *, const char *name)
+driver_function (void **f, void *module, const char *name)
 {
   IN_CONTEXT;
   if (unsafe_call ())
     return (int) last_error;
   if (call_fails (false))
     return (int) result (cudaErrorUnknown);
-  *f = (void *) find_kernel (name);
+  *f = (void *) find_kernel ((size_t) module, name);
   return *f ? 0 : (int) refuse (cudaErrorSymbolNotFound, name);
 }
 

@@ -485,6 +485,44 @@ test_stretches (void)
   heddle_device_close (device);
 }
 
+/* ---- memory ---- */
+
+/* y = 2 x + x^2 of N numbers */
+static HeddlePlan *
+compile_sized (HeddleDevice *device, HeddleVariables *vars, gint64 n, GError **error)
+{
+  HeddleShape shape = heddle_shape (n);
+  HeddleBuilder *b = heddle_builder_new ("sized", vars, FALSE, 0);
+  HeddleValue *x = heddle_builder_input (b, "x", HEDDLE_F32, &shape);
+  heddle_builder_output (b, heddle_sum (b, heddle_add (b, heddle_scale (b, x, 2), heddle_square (b, x)), 1u, FALSE));
+  return device->iface->compile (device, heddle_builder_finish (b, NULL), error);
+}
+
+/* A program that does not fit has given back the memory of those before it: they say so, and do not run in what is no longer theirs. */
+static void
+test_memory (void)
+{
+  HeddleDevice *device = open_device ("cuda");
+  HeddleVariables *vars = heddle_variables_new ();
+  GError *error = NULL;
+  float x[] = { 1, 2, 3 }, y = 0;
+  const gpointer inputs[] = { x };
+  HeddleTensor t = { HEDDLE_F32, heddle_scalar_shape (), &y };
+  HeddlePlan *small = compile_sized (device, vars, 3, &error);
+  g_assert_no_error (error);
+  g_assert_true (device->iface->run (small, inputs, &error) && device->iface->fetch (small, 0, &t, &error));
+  g_assert_cmpfloat (y, ==, 26);
+  g_assert_null (compile_sized (device, vars, (gint64) 1 << 30, &error));
+  g_assert_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE);
+  g_clear_error (&error);
+  g_assert_false (device->iface->run (small, inputs, &error));
+  g_assert_nonnull (strstr (error->message, "has no memory any more"));
+  g_clear_error (&error);
+  heddle_plan_free (small);
+  heddle_variables_free (vars);
+  heddle_device_close (device);
+}
+
 /* ---- models ---- */
 
 /* What a step of a model turns around under FLAGS and AMP: no weight, and OTHERS tensors; and it widens GRADIENTS. */
@@ -594,6 +632,7 @@ main (int argc, char **argv)
   g_test_add_data_func ("/sim/layout/from the cpu to the simulated device", back, test_moves);
   g_test_add_func ("/sim/layout/a gradient looked at", test_looked_at);
   g_test_add_func ("/sim/layout/stretches", test_stretches);
+  g_test_add_func ("/sim/layout/memory", test_memory);
   g_test_add_func ("/sim/layout/models", test_models);
   g_test_add_func ("/sim/layout/heads", test_heads);
   return g_test_run ();

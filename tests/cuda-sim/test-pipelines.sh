@@ -25,4 +25,13 @@ PY
 check "fashion-mnist.lua trains and evaluates on the cpu" train cpu
 check "fashion-mnist.lua trains and evaluates on the simulated device" train cuda
 check "their logs agree event by event" python3 same.py
+# a GPU whose driver takes none of our code is found out before anything is trained on it
+without_code () {
+  HEDDLE_SIM_KERNELS=/nowhere "$HEDDLE" run "$HEDDLE_SOURCE/pipelines/fashion-mnist.lua" --arg dataset=synthetic --set train.device=$1 --set train.epochs=1 --set train.steps_per_epoch=1 \
+    --set dataset.length=64 --set dataset2.length=64 >out 2>&1
+}
+auto_says_why () { without_code auto && grep -q 'on cpu: .*cuda' out || { cat out; return 1; }; }
+cuda_ends () { ! without_code cuda && grep -q '^hint' out || { cat out; return 1; }; }
+check "a device that takes no code: auto takes the cpu and says why" auto_says_why
+check "a device that takes no code: cuda says why" cuda_ends
 plan $count

@@ -3,7 +3,7 @@
 # the cpu's, AMP beside f32, flags, graphs on and off bit for bit, a thousand steps without growth of memory.  Skipped with a reason where there is no GPU.  Prints TAP.
 #   SANITIZE=1      also compute-sanitizer's memcheck, racecheck and initcheck; SANITIZE=only: nothing else; TOOLS=racecheck, SANITIZED=own (of train, generated, 16bit, own) narrow it
 #   LIMIT=200       seconds that one test program may take; SANITIZE_LIMIT=100 those of one under the sanitizer
-#   PARTS='ops runs'      of flags, ops, fixtures, runs, program; CASES='-p /ops/add' narrows the operations (options of the test program), RUNS='-p /gpu/curve' the whole runs, FLAGS='-p /gpu/sums' the flags, EPILOGUES='-p /gpu/nan' the activations
+#   PARTS='ops runs'      of flags, ops, fixtures, runs, program; CASES='-p /ops/add' narrows the operations (options of the test program), RUNS='-p /gpu/curve' the whole runs, FLAGS='-p /gpu/sums' the flags, CORNERS='-p /gpu/nan' what libraries might do otherwise
 #   PIPELINE, RUN_OPTIONS the script that part "program" trains (cifar-resnet20), further options of heddle run
 . "$HEDDLE_SOURCE/tests/tap.sh"
 # run by hand: the status too says whether all passed
@@ -64,7 +64,7 @@ part () { case " ${PARTS-flags ops fixtures runs program} " in *" $1 "*) return 
 
 check_programs () {
   # the quick ones first: what is wrong everywhere shows within seconds
-  if part flags; then program gpu/test-flags '' '' ${FLAGS-}; program gpu/test-epilogues '' '' ${EPILOGUES-}; fi
+  if part flags; then program gpu/test-flags '' '' ${FLAGS-}; program gpu/test-corners '' '' ${CORNERS-}; fi
   for path in own ''; do
     for dtype in $dtypes; do if part ops; then program reference/test-ops "$path" $dtype ${CASES-}; fi; done
     for name in fixtures/test-ops fixtures/test-optim fixtures/test-curves; do if part fixtures; then program $name "$path" ''; fi; done

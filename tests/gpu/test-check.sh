@@ -4,7 +4,7 @@ HEDDLE_CUDA_PATH=
 . "$HEDDLE_SOURCE/tests/cuda-sim/sim.sh"
 . "$HEDDLE_SOURCE/tests/tap.sh"
 export HEDDLE_TEST_SMALL=1 STEPS=1 INTERVAL=1 PIPELINE=amp RUN_OPTIONS='--set prefetch.batch_size=2 --set train.epochs=1 --set dataset.length=8 --set dataset2.length=2'
-export CASES='-p /ops/add/scalar' RUNS='-p /gpu/graphs/f32/lenet -p /gpu/steady/f32/lenet' FLAGS='-p /gpu/sums' EPILOGUES='-p /gpu/nan/linear'
+export CASES='-p /ops/add/scalar' RUNS='-p /gpu/graphs/f32/lenet -p /gpu/steady/f32/lenet' FLAGS='-p /gpu/sums' CORNERS='-p /gpu/nan/linear'
 gpu=$HEDDLE_SOURCE/tests/gpu/check.sh
 
 PARTS='flags ops runs program' sh "$gpu" >"$scratch/all" 2>&1

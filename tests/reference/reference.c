@@ -570,7 +570,7 @@ static void
 run_scaler (const HeddleOp *op, double **in, double **out)
 {
   const HeddleScalerAttr *a = op->attr;
-  gboolean grows = in[1][0] + 1 == a->growth_interval;
+  gboolean grows = in[1][0] + 1 >= a->growth_interval;
   double grown = in[0][0] * a->growth_factor;
   if (in[2][0] != 0)
     {

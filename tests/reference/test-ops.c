@@ -747,7 +747,7 @@ static const Entry entries[] = {
   { "mse", build_mse, 2, { F (5, 7), F (5, 7) } }, { "top_k/1", build_top_1, 2, { F (53, 7), LABELS (53, 7) }, TRUE }, { "top_k/3", build_top_3, 2, { F (53, 7), LABELS (53, 7) }, TRUE },
   { "norm_stats", build_norm_stats, 1, { F (300007) }, TRUE }, { "dequantize", build_dequantize, 1, { { HEDDLE_U8, heddle_shape (3, 3, 5, 7), 0, 256 } }, TRUE },
   { "dropout", build_dropout, 1, { F (3, 1009) } }, { "scaler/good", build_scaler, 3, { SCALAR (64, 64), SCALAR (2, 2), SCALAR (0, 0) }, TRUE },
-  { "scaler/bad", build_scaler, 3, { SCALAR (64, 64), SCALAR (2, 2), SCALAR (1, 1) }, TRUE }, { "scaler/floor", build_scaler, 3, { SCALAR (1, 1), SCALAR (0, 0), SCALAR (1, 1) }, TRUE },
+  { "scaler/bad", build_scaler, 3, { SCALAR (64, 64), SCALAR (2, 2), SCALAR (1, 1) }, TRUE }, { "scaler/beyond", build_scaler, 3, { SCALAR (64, 64), SCALAR (7, 7), SCALAR (0, 0) }, TRUE }, { "scaler/floor", build_scaler, 3, { SCALAR (1, 1), SCALAR (0, 0), SCALAR (1, 1) }, TRUE },
   { "custom", build_custom, 1, { F (3, 5, 1009) } },
   { "custom f16", build_custom_f16, 1, { F (3, 5, 7, 9) } },
   { "custom bf16", build_custom_bf16, 1, { F (201) } },

@@ -257,7 +257,7 @@ offer_sharing (CudaCompiler *c, const CudaStep *step, const Chain *chain, const 
       {
         const ChainArg *in = &g_array_index (chain->args, ChainArg, i), *out = &g_array_index (chain->args, ChainArg, j);
         gboolean both = l->args[i].place == ARG_IN && l->args[j].place == ARG_OUT && in->kind == CHAIN_VALUE && in->dense && out->dense;
-        if (both && heddle_dtype_size (in->dtype) == heddle_dtype_size (out->dtype) && heddle_shape_count (&in->value->shape) == heddle_shape_count (&out->value->shape))
+        if (both && in->dtype == out->dtype && heddle_shape_count (&in->value->shape) == heddle_shape_count (&out->value->shape))
           cuda_may_share (c, step, l->args[i].index, l->args[j].index);
       }
 }

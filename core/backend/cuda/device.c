@@ -54,7 +54,7 @@ static void
 device_close (HeddleDevice *device)
 {
   CudaDevice *cuda = DEVICE (device);
-  cudaSetDevice (cuda->index);
+  cuda_use (cuda, NULL);
   cudaDeviceSynchronize ();
   free_extras (cuda);
   free_memory (cuda);
@@ -338,6 +338,17 @@ look_at_device (CudaDevice *cuda, GError **error)
   return ok;
 }
 
+/* Is there code for this device that its driver takes?  Code is loaded lazily: only a launch tells. */
+static gboolean
+try_device (CudaDevice *cuda, GError **error)
+{
+  CudaQueue queue = { cuda, cuda->compute, NULL };
+  gpointer memory = cuda_malloc (cuda, 256, "a first kernel", error);
+  gboolean ok = memory && cuda_fill (&queue, memory, HEDDLE_F32, 64, 0, error) && CUDA (cudaStreamSynchronize (cuda->compute), NULL, error);
+  cudaFree (memory);
+  return ok;
+}
+
 extern const HeddleBackend heddle_backend;
 
 static HeddleDevice *
@@ -363,7 +374,7 @@ backend_open (guint index, const HeddleFlags *flags, GError **error)
       cuda->shadows = g_ptr_array_new_with_free_func (g_free);
       cuda->plans = g_ptr_array_new ();
       cuda->generated = g_hash_table_new_full (g_direct_hash, g_direct_equal, g_free, NULL);
-      if (!look_at_device (cuda, error) || !make_streams (cuda, error))
+      if (!look_at_device (cuda, error) || !make_streams (cuda, error) || !try_device (cuda, error))
         {
           device_close (&cuda->base);
           cuda = NULL;

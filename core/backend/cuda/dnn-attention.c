@@ -19,11 +19,12 @@ scale_of (const CudaDnnAttention *a)
   return a->scale != 0 ? a->scale : 1 / sqrt ((double) a->width);
 }
 
-/* Kernels until cuDNN 9.15 read beyond the keys when these do not fill tiles of 128: there the graph needs a newer one.  Forward and backward for any head are in 8.9.7. */
+/* Kernels until cuDNN 9.15 read beyond the keys when these do not fill tiles of 128: there the graph needs a newer one.  Forward and backward for any head are in 8.9.7; NVIDIA's frontend
+ * (sdpa_support_surface.h) asks 9.10 for one causal query, and trusts neither 9.10.0 nor 9.10.1. */
 static gint32
 oldest (const CudaDnnAttention *a)
 {
-  return a->keys % 128 ? 91600 : 80907;
+  return a->keys % 128 ? 91600 : a->causal && a->queries == 1 ? 91000 : 80907;
 }
 
 static Attention
@@ -32,6 +33,8 @@ attention_new (const CudaDnnAttention *a, const char *name)
   gint64 b = a->batch, h = a->heads, t = a->queries, s = a->keys;
   Attention x = { .a = a, .g = dnn_graph_new (name, a->dtype, DNN_PRODUCTS_MATMUL, oldest (a)), .scores = { b, h, t, s }, .scores_stride = { h * t * s, t * s, s, 1 },
                   .row = { b, h, t, 1 }, .row_stride = { h * t, t, 1, 1 } };
+  x.g->broken = 91000;
+  x.g->mended = 91002;
   if (a->causal)
     g_strlcat (x.g->name, ", causal", sizeof x.g->name);
   if (a->heads_inside)
@@ -130,7 +133,7 @@ row_sums (Attention *x, gint32 dy, gint32 y)
   return kept;
 }
 
-/* dq = ds k.  Summed over key tiles in f32 memory in any order, unless it has to be deterministic. */
+/* dq = ds k.  Summed over key tiles in f32 memory in any order, unless it has to be deterministic; that memory is row-major (B, H, T, D) wherever heads are, as NVIDIA's own frontend has it. */
 static void
 query_gradient (Attention *x, gint32 ds, gint32 kt, gint32 dq)
 {
@@ -143,7 +146,8 @@ query_gradient (Attention *x, gint32 ds, gint32 kt, gint32 dq)
     product (x, ds, k, dq);
   else
     {
-      gint32 sum = product (x, ds, k, dnn_scratch (g, HEDDLE_F32, d.dim, d.stride));
+      gint64 packed[4] = { d.dim[1] * d.dim[2] * d.dim[3], d.dim[2] * d.dim[3], d.dim[3], 1 };
+      gint32 sum = product (x, ds, k, dnn_scratch (g, HEDDLE_F32, d.dim, packed));
       dnn_pointwise (g, DNN_IDENTITY, sum, -1, -1, dq);
     }
 }

@@ -12,7 +12,7 @@ typedef struct { CudaDnn *dnn; cudaStream_t stream; cudaEvent_t start, stop; gpo
 
 #define ALIGN(n) (((n) + 255) & ~(gsize) 255)
 
-/* One allocation for all tensors and the largest workspace.  Bytes 0x3c make ordinary numbers in every float format: 0.011 in f32, 1.06 in f16, 0.011 in bf16. */
+/* One allocation for all tensors and the largest workspace.  Bytes 0x3c make ordinary numbers in every float format: 0.011 in f32, 1.06 in f16, 0.011 in bf16; places in windows are the first. */
 static gboolean
 bench_open (Bench *b, const CudaDnnGraph *graph, CudaDnnPlan *const *plans, guint n)
 {
@@ -29,7 +29,11 @@ bench_open (Bench *b, const CudaDnnGraph *graph, CudaDnnPlan *const *plans, guin
                 && cudaDeviceSynchronize () == cudaSuccess;
   for (gint32 i = 0; ok && i < graph->n_tensors; i++)
     if (graph->tensor[i].kind == DNN_TENSOR_BOUND)
-      b->pointers[graph->tensor[i].uid] = (char *) b->memory + offset[i];
+      {
+        const DnnTensor *t = &graph->tensor[i];
+        b->pointers[t->uid] = (char *) b->memory + offset[i];
+        ok = t->dtype != DNN_DTYPE_I8 || cudaMemsetAsync (b->pointers[t->uid], 0, dnn_tensor_bytes (t), b->stream) == cudaSuccess;
+      }
   b->workspace = (char *) b->memory + total;
   return ok;
 }

@@ -107,6 +107,7 @@ typedef struct _CudaDnnGraph
   gint32      dtype;                   /* of the data; accumulation is f32 always */
   DnnProducts products;
   gint32      floor;                   /* oldest cuDNN (9.16.0 = 91600, 8.9.7 = 80907) that computes it, and computes it right */
+  gint32      broken, mended;          /* and those from BROKEN to before MENDED do not; 0: no such */
   gint32      n_tensors, n_ops;
   DnnTensor   tensor[DNN_MAX_TENSORS];
   DnnOp       op[DNN_MAX_OPS];

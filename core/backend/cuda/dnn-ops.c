@@ -388,7 +388,8 @@ match_attention (Match *m)
     bind (m, grad ? backward[i] : forward[i], op->in[i]);
   for (guint i = 0; i < op->n_out; i++)
     bind (m, grad ? gradients[i] : results[i], op->out[i]);
-  return a.dtype != HEDDLE_F32 && done (m, grad ? cuda_dnn_graph_attention_grad (&a) : cuda_dnn_graph_attention (&a));
+  gboolean single = grad && a.queries == 1 && a.keys == 1;      /* cuDNN makes plans for it, and does not support it (release notes of 9.18.1) */
+  return a.dtype != HEDDLE_F32 && !single && done (m, grad ? cuda_dnn_graph_attention_grad (&a) : cuda_dnn_graph_attention (&a));
 }
 
 /* ---- linear with an activation that cuBLASLt has no epilogue for.  cuDNN's fused products of f32 are TF32. ---- */

@@ -66,15 +66,6 @@ run_dnn (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
   return ok;
 }
 
-static gboolean
-run_bias_grad (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
-{
-  HkReduce r = cuda_channel_sum (&step->in[0].shape, step->in[0].layout);
-  r.x = IN (0);
-  r.y = OUT (0);
-  return cuda_launch_reduce (queue, step->in[0].dtype, &r, step->n_scratch ? SCRATCH (0) : NULL, error);
-}
-
 /* ---- emitting ---- */
 
 static gboolean
@@ -107,11 +98,7 @@ emit_bias_grad (CudaCompiler *c, const HeddleOp *op, const CudaDnnMatch *m)
   const HeddleValue *dy = m->value[CUDA_DNN_DY];
   CudaOperand in = cuda_form (c, dy, dy->dtype, layout_of (m, dy));
   HkReduce r = cuda_channel_sum (&in.shape, in.layout);
-  CudaStep *step = cuda_step_new (c, op, "bias gradient", run_bias_grad);
-  cuda_step_in (step, in);
-  cuda_step_out (c, step, m->bias_grad, m->bias_grad->dtype, CUDA_ROWS, TRUE);
-  if (cuda_reduce_scratch (&r))
-    cuda_step_scratch (c, step, cuda_reduce_scratch (&r) * sizeof (float));
+  cuda_sum_step (c, op, &in, &r, m->bias_grad);
 }
 
 /* The forms that are read come first: their conversions are steps of their own. */
@@ -147,6 +134,13 @@ emit (CudaCompiler *c, const HeddleOp *op, const CudaDnnMatch *m, CudaDnn *dnn, 
   c->device->primitives++;
 }
 
+/* On Blackwell NVIDIA's frontend asks 9.18 for a deterministic gradient of attention. */
+static gboolean
+is_trusted (const CudaDevice *device, const HeddleOp *op)
+{
+  return op->info->code != HEDDLE_OP_ATTENTION_GRAD || !device->flags.deterministic || device->capability < 100 || cuda_dnn_version () >= 91800;
+}
+
 /* Without a plan for all that could be fused, fewer are asked for. */
 gboolean
 cuda_lower_dnn (CudaCompiler *c, const HeddleOp *op, GError **error)
@@ -154,7 +148,7 @@ cuda_lower_dnn (CudaCompiler *c, const HeddleOp *op, GError **error)
   CudaDnn *dnn = context (c->device);
   CudaDnnLayout layout = c->images == CUDA_CHANNELS_LAST ? CUDA_DNN_NHWC : CUDA_DNN_NCHW;
   GError *broken = NULL;
-  gboolean going = dnn != NULL, lowered = FALSE;
+  gboolean going = dnn != NULL && is_trusted (c->device, op), lowered = FALSE;
   for (guint most = G_MAXUINT; going && !lowered && most > 0;)
     {
       g_auto (CudaDnnMatch) m = { NULL };

@@ -290,7 +290,7 @@ try_config (CudaDnn *dnn, const CudaDnnGraph *graph, Descriptor config, GHashTab
       dnn_set_link (&m, d, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, config);
       if (!dnn_finish (&m, d))
         complain (complaints, m.reason);
-      else if (own_workspace (d) >> 20 >= (gsize) MAX (dnn->flags.workspace_limit, 1))
+      else if (own_workspace (d) > (gsize) MAX (dnn->flags.workspace_limit, 1) << 20)
         complain (complaints, "workspace above workspace_limit");
       else
         {
@@ -493,6 +493,8 @@ cuda_dnn_build (CudaDnn *dnn, CudaDnnGraph *graph, GError **error)
   else if (cuda_dnn_version () < g->floor)
     set_reason (dnn, "needs cuDNN %d.%d.%d; this is %d.%d.%d", g->floor / 10000, g->floor / 100 % 100, g->floor % 100, cuda_dnn_version () / 10000, cuda_dnn_version () / 100 % 100,
                 cuda_dnn_version () % 100);
+  else if (cuda_dnn_version () >= g->broken && cuda_dnn_version () < g->mended)
+    set_reason (dnn, "not right before cuDNN %d.%d.%d", g->mended / 10000, g->mended / 100 % 100, g->mended % 100);
   else
     {
       /* what was timed once is taken whatever is left of the budget */

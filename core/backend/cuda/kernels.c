@@ -123,8 +123,9 @@ cuda_kernel (CudaDevice *device, const char *name, GError **error)
     {
       cudaError_t status = cudaErrorSymbolNotFound;
       kernel = g_new0 (CudaKernel, 1);
-      for (guint i = 0; status != cudaSuccess && i < device->own_images; i++)
+      for (guint i = 0; status == cudaErrorSymbolNotFound && i < device->own_images; i++)
         status = image_kernel (kernel, device->modules->pdata[i], name);
+      cudaGetLastError ();       /* of the images that do not have it */
       if (status == cudaSuccess)
         g_hash_table_insert (device->kernels, g_strdup (name), kernel);
       else

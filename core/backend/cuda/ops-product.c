@@ -35,13 +35,6 @@ run_matmul (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
   return cuda_launch_matmul (queue, step->out[0].dtype, &m, error);
 }
 
-/* The sums of the columns of (ROWS, COLUMNS): a bias' gradient */
-static HkReduce
-column_sum (gint64 rows, gint64 columns)
-{
-  return (HkReduce) { .kept = 1, .reduced = 1, .n_out = columns, .n_reduced = rows, .kept_size = { columns }, .kept_stride = { 1 }, .reduced_size = { rows }, .reduced_stride = { columns }, .factor = 1 };
-}
-
 /* x w^T + bias; dy w; dy^T x and the column sums of dy */
 static gboolean
 run_linear (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
@@ -56,7 +49,7 @@ run_linear (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
     ok = cuda_launch_matmul (queue, step->out[0].dtype, &m, error);
   if (ok && weight && OUT (1))
     {
-      HkReduce r = column_sum (cuda_height (a), cuda_last (a));
+      HkReduce r = cuda_column_sum (a, CUDA_ROWS);
       r.x = IN (0);
       r.y = OUT (1);
       ok = cuda_launch_reduce (queue, step->in[0].dtype, &r, step->n_scratch ? SCRATCH (0) : NULL, error);
@@ -157,7 +150,7 @@ lower_linear (CudaCompiler *c, const HeddleOp *op)
 {
   gboolean weight = op->info->code == HEDDLE_OP_LINEAR_GRAD_WEIGHT;
   CudaStep *step = cuda_own_step (c, op, op->info->name, run_linear, op->out[0]->dtype, CUDA_ROWS, weight ? 0 : 1);
-  HkReduce r = column_sum (cuda_height (&op->in[0]->shape), cuda_last (&op->in[0]->shape));
+  HkReduce r = cuda_column_sum (&op->in[0]->shape, CUDA_ROWS);
   if (weight && cuda_reduce_scratch (&r))
     cuda_step_scratch (c, step, cuda_reduce_scratch (&r) * sizeof (float));
 }

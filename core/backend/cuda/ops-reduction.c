@@ -1,5 +1,6 @@
 /* cuda/ops-reduction.c: sums over axes, means of losses over all elements, sums over the parameters of a group.  Must not know what kernels look like inside. */
 #include "backend/cuda/ops.h"
+#include "base/memory.h"
 
 /* ---- sums over axes ---- */
 
@@ -43,6 +44,34 @@ HkReduce
 cuda_channel_sum (const HeddleShape *image, CudaLayout layout)
 {
   return reduction (image, layout, 1u << 0 | 1u << 2 | 1u << 3);
+}
+
+HkReduce
+cuda_column_sum (const HeddleShape *matrix, CudaLayout layout)
+{
+  gint64 rows = cuda_height (matrix), columns = cuda_last (matrix);
+  return (HkReduce) { .kept = 1, .reduced = 1, .n_out = columns, .n_reduced = rows, .kept_size = { columns }, .kept_stride = { 1 }, .reduced_size = { rows },
+                      .reduced_stride = { cuda_pitch (matrix, layout) }, .factor = 1 };
+}
+
+static gboolean
+run_sum (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
+{
+  HkReduce r = *(const HkReduce *) step->data;
+  r.x = IN (0);
+  r.y = OUT (0);
+  return cuda_launch_reduce (queue, step->in[0].dtype, &r, step->n_scratch ? SCRATCH (0) : NULL, error);
+}
+
+void
+cuda_sum_step (CudaCompiler *c, const HeddleOp *op, const CudaOperand *x, const HkReduce *r, const HeddleValue *sums)
+{
+  CudaStep *step = cuda_step_new (c, op, "bias gradient", run_sum);
+  cuda_step_data (step, heddle_memdup (r, sizeof *r), g_free);
+  cuda_step_in (step, *x);
+  cuda_step_out (c, step, sums, sums->dtype, CUDA_ROWS, TRUE);
+  if (cuda_reduce_scratch (r))
+    cuda_step_scratch (c, step, cuda_reduce_scratch (r) * sizeof (float));
 }
 
 static gboolean

@@ -21,6 +21,10 @@ CudaStep  *cuda_own_step   (CudaCompiler *c, const HeddleOp *op, const char *wha
 CudaLayout cuda_own_layout (CudaCompiler *c, const HeddleValue *image);
 /* The sum of an image's elements in each channel: a bias' gradient.  x and y are the caller's to set. */
 HkReduce   cuda_channel_sum (const HeddleShape *image, CudaLayout layout);
+/* The same of the columns of a matrix (R, C), of any rank, in rows or padded */
+HkReduce   cuda_column_sum  (const HeddleShape *matrix, CudaLayout layout);
+/* A step that makes SUMS, a bias' gradient, of the elements of X as R says, for operation OP. */
+void       cuda_sum_step    (CudaCompiler *c, const HeddleOp *op, const CudaOperand *x, const HkReduce *r, const HeddleValue *sums);
 /* Strides of step->in[i] or out[i] as it lies */
 #define cuda_operand_strides(operand, strides) cuda_strides (&(operand)->shape, (operand)->layout, (strides))
 

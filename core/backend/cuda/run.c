@@ -241,6 +241,17 @@ make_stale (CudaPlan *plan)
 
 /* ---- running ---- */
 
+/* A later plan may have failed for want of memory when it had given back what was there. */
+static gboolean
+has_memory (const CudaPlan *plan, GError **error)
+{
+  gboolean ok = plan->device->arena_bytes >= plan->arena_bytes && plan->device->slot_bytes >= plan->input_bytes;
+  if (!ok)
+    g_set_error (error, HEDDLE_ERROR, HEDDLE_ERROR_DEVICE, "%s: program \"%s\" has no memory any more: another program ran out of it\nhint: a smaller batch, or one program fewer", plan->device->base.name,
+                 plan->program->name);
+  return ok;
+}
+
 gboolean
 cuda_run (HeddlePlan *base, const gpointer *inputs, GError **error)
 {
@@ -250,7 +261,7 @@ cuda_run (HeddlePlan *base, const gpointer *inputs, GError **error)
   CudaSlot *slot = &device->slots[device->turn];
   plan->slot = device->turn;
   plan->fetched = FALSE;
-  gboolean ok = cuda_use (device, error) && (plan->runs || (upload_constants (plan, error) && make_shadows (plan, plan->reads, error) && make_shadows (plan, plan->refreshes, error)));
+  gboolean ok = cuda_use (device, error) && has_memory (plan, error) && (plan->runs || (upload_constants (plan, error) && make_shadows (plan, plan->reads, error) && make_shadows (plan, plan->refreshes, error)));
   ok = ok && (!feeds || upload (plan, inputs, error)) && refresh (plan, error) && execute (plan, error);
   ok = ok && (!feeds || (CUDA (cudaEventRecord (slot->released, device->compute), NULL, error) && wait_for_upload (device, error)));
   if (ok && feeds)

@@ -164,12 +164,12 @@ embedding_grad (const HkEmbedding &a)
 }
 KERNEL (embedding_grad, HkEmbedding)
 
-/* torch/amp/grad_scaler.py */
+/* torch/amp/grad_scaler.py; a tracker that a checkpoint brought beyond the interval has reached it */
 static __device__ void
 scaler_body (const HkScaler &a)
 {
   float scale = *a.scale, tracker = *a.tracker, grown = scale * a.growth_factor;
-  bool grows = tracker + 1 == a.growth_interval;
+  bool grows = tracker + 1 >= a.growth_interval;
   if (*a.skip != 0)
     {
       scale = fmaxf (scale * a.backoff_factor, fminf (scale, a.min_scale));

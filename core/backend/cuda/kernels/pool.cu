@@ -27,7 +27,7 @@ max_pool (const HkPool &a)
             if (r < 0 || r >= a.H || s < 0 || s >= a.W)
               continue;
             float v = ld<T> (a.x, at (a.xs, y, r, s));
-            if (arg < 0 || v > best || (v != v && best == best))
+            if (arg < 0 || v > best || v != v)      /* the last NaN, as in PyTorch */
               {
                 best = v;
                 arg = p * a.kernel[1] + q;

@@ -142,7 +142,7 @@ top_k (const HkCrossEntropy &a)
         }
       above = block_sum (above);
       if (threadIdx.x == 0)
-        a.loss[r] = label >= 0 && above < (float) a.k ? 1.0f : 0.0f;
+        a.loss[r] = label >= 0 && own == own && above < (float) a.k ? 1.0f : 0.0f;
     }
 }
 KERNEL (top_k, HkCrossEntropy)
