@@ -427,6 +427,20 @@ is_written (const CudaDnnGraph *g, gint32 t)
   return hit;
 }
 
+/* Windows of one matrix lie between each other, and share no element. */
+static gboolean
+disjoint (const DnnTensor *a, const char *at, const DnnTensor *b, const char *bt)
+{
+  const char *from = MIN (at, bt), *to = MAX (at + dnn_tensor_bytes (a), bt + dnn_tensor_bytes (b));
+  g_autofree guint8 *taken = g_malloc0 ((gsize) (to - from));
+  gint64 hits = 0;
+  for (gint64 k = 0; k < elements (a); k++)
+    memset (taken + (at - from) + interpret_offset (a, k) * (gint64) element (a->dtype), 1, element (a->dtype));
+  for (gint64 k = 0; k < elements (b); k++)
+    hits += taken[bt - from + interpret_offset (b, k) * (gint64) element (b->dtype)];
+  return hits == 0;
+}
+
 /* What is written lies apart from all else, the workspace from everything. */
 static gboolean
 all_apart (const Job *job)
@@ -438,7 +452,8 @@ all_apart (const Job *job)
       {
         const char *other = j < i ? job->address[j] : job->workspace;
         gboolean matters = j == i || (g->tensor[j].kind == DNN_TENSOR_BOUND && (is_written (g, i) || is_written (g, j)));
-        ok = ok && (!matters || apart (job->address[i], dnn_tensor_bytes (&g->tensor[i]), other, j < i ? dnn_tensor_bytes (&g->tensor[j]) : WORKSPACE));
+        gboolean spans = matters && !apart (job->address[i], dnn_tensor_bytes (&g->tensor[i]), other, j < i ? dnn_tensor_bytes (&g->tensor[j]) : WORKSPACE);
+        ok = ok && (!spans || (j < i && disjoint (&g->tensor[i], job->address[i], &g->tensor[j], other)));
       }
   return ok;
 }

@@ -54,6 +54,14 @@ attention_inside (Case *c, gboolean causal)
   return heddle_cast (c->b, heddle_permute (c->b, heddle_scaled_dot_product_attention (c->b, q, k, v, causal, 0), 0, 2, 1, 3), HEDDLE_F32);
 }
 
+/* Queries, keys and values as one linear layer makes them */
+static HeddleValue *
+attention_in_place (Case *c, gboolean causal)
+{
+  HeddleValue *in[] = { half (c, 0), half (c, 1) };
+  return heddle_cast (c->b, heddle_self_attention (c->b, heddle_emit (c->b, HEDDLE_OP_LINEAR, "qkv", in, 2, NULL, 0), 2, causal), HEDDLE_F32);
+}
+
 static HeddleValue *
 norm (Case *c, HeddleOpCode code, gint32 axes, guint n)
 {
@@ -87,6 +95,8 @@ CASE (attention, attention (c, FALSE, 0))
 CASE (attention_causal, attention (c, TRUE, 0))
 CASE (attention_inside, attention_inside (c, FALSE))
 CASE (attention_inside_causal, attention_inside (c, TRUE))
+CASE (attention_in_place, attention_in_place (c, FALSE))
+CASE (attention_in_place_causal, attention_in_place (c, TRUE))
 CASE (attention_scale, attention (c, FALSE, 1.75))
 CASE (linear_silu, heddle_silu (b, heddle_linear_op (b, X (0), X (1), X (2))))
 CASE (linear_sigmoid, heddle_sigmoid (b, heddle_linear_op (b, X (0), X (1), NULL)))
@@ -108,6 +118,7 @@ static const Entry entries[] = {
   { "average pool, inside", build_avg_pool_inside, 0, { S (2, 3, 7, 6) } },
   { "attention, heads inside", build_attention_inside, 0, { S (2, 5, 3, 4), S (2, 9, 3, 4), S (2, 9, 3, 6) } },
   { "attention, causal, heads inside", build_attention_inside_causal, 0, { S (2, 5, 3, 4), S (2, 5, 3, 4), S (2, 5, 3, 4) } },
+  { "attention, in place", build_attention_in_place, 0, { S (2, 5, 6), S (24, 6) } }, { "attention, causal, in place", build_attention_in_place_causal, 0, { S (2, 5, 6), S (24, 6) } },
   { "attention, even rows", build_attention, 0, { S (2, 2, 6, 4), S (2, 2, 6, 4), S (2, 2, 6, 4) } },
   { "attention", build_attention, 0, { S (2, 3, 5, 4), S (2, 3, 9, 4), S (2, 3, 9, 6) } }, { "attention, causal", build_attention_causal, 0, { S (2, 3, 5, 4), S (2, 3, 5, 4), S (2, 3, 5, 4) } },
   { "attention, causal, more keys", build_attention_causal, 0, { S (1, 2, 3, 4), S (1, 2, 7, 4), S (1, 2, 7, 4) } }, { "attention, scale", build_attention_scale, 0, { S (1, 2, 3, 4), S (1, 2, 7, 4), S (1, 2, 7, 4) } },
@@ -302,7 +313,8 @@ test_coverage (void)
     "conv", "conv, bias", "conv, bias, relu", "conv, bias, add, relu", "conv, add", "conv, gradient of the input", "conv, gradient of the weight", "batch norm", "batch norm, relu",
     "batch norm, add, relu", "batch norm, gradient", "batch norm, gradient, relu", "batch norm, gradient, add, relu", "batch norm, given statistics", "batch norm, given statistics, add, relu",
     "layer norm", "layer norm, gradient", "rms norm", "rms norm, gradient", "layer norm to 16 bits", "layer norm, gradient from 16 bits", "rms norm to 16 bits", "rms norm, gradient from 16 bits", "max pool", "max pool, gradient", "average pool", "average pool, gradient", "attention", "attention, causal",
-    "attention, gradient", "attention, gradient, causal", "attention, heads inside", "attention, causal, heads inside", "attention, gradient, heads inside", "attention, gradient, causal, heads inside", "matmul, bias, silu", "matmul, sigmoid", "matmul, bias, tanh"
+    "attention, gradient", "attention, gradient, causal", "attention, heads inside", "attention, causal, heads inside", "attention, gradient, heads inside", "attention, gradient, causal, heads inside", "attention, in place", "attention, causal, in place",
+    "attention, gradient, in place", "attention, gradient, causal, in place", "matmul, bias, silu", "matmul, sigmoid", "matmul, bias, tanh"
   };
   for (guint i = 0; i < G_N_ELEMENTS (names); i++)
     if (!g_hash_table_contains (seen, names[i]))

@@ -100,12 +100,33 @@ is_attention (const CudaCompiler *c, const HeddleOp *op, const HeddleValue *v)
   return op->info->code == HEDDLE_OP_ATTENTION || op->info->code == HEDDLE_OP_ATTENTION_GRAD;
 }
 
+/* Queries, keys or values that attention reads where the product left them: neither sliced, nor brought to heads, nor these outside. */
+static gboolean
+lower_window (CudaCompiler *c, const HeddleOp *op)
+{
+  const HeddleOp *view = op->info->code == HEDDLE_OP_SLICE && !c->device->own ? cuda_only_user (c, op->out[0]) : NULL, *permute = view && view->n_out ? cuda_only_user (c, view->out[0]) : NULL;
+  CudaWindow w;
+  gboolean mine = permute && permute->n_out && cuda_window_of (c->plan->program, permute->out[0], &w);
+  if (mine)
+    {
+      CudaOperand o = cuda_form (c, w.whole, w.whole->dtype, CUDA_ROWS);
+      o.shape = permute->out[0]->shape;
+      o.layout = CUDA_HEADS;
+      o.first = w.first;
+      o.pitch = w.pitch;
+      cuda_made_as (c, permute->out[0], o);
+      cuda_mark_done (c, view);
+      cuda_mark_done (c, permute);
+    }
+  return mine;
+}
+
 /* (B, T, H, D) to (B, H, T, D) and back, where attention reads or made it: the same memory with its heads inside. */
 static gboolean
 lower_heads (CudaCompiler *c, const HeddleOp *op)
 {
   const CudaOperand *made = cuda_swaps_heads (op) && c->device->flags.fusion && !c->device->own ? cuda_made (c, op->in[0]) : NULL;
-  gboolean back = made && made->layout == CUDA_HEADS, mine = made && made->where == CUDA_ARENA && (back || (made->layout == CUDA_ROWS && cuda_read_by (c, op->out[0], is_attention)));
+  gboolean back = made && made->layout == CUDA_HEADS, mine = made && made->where == CUDA_ARENA && !made->pitch && (back || (made->layout == CUDA_ROWS && cuda_read_by (c, op->out[0], is_attention)));
   if (mine)
     {
       CudaOperand o = *made;
@@ -215,7 +236,7 @@ static gboolean
 lower_op (CudaCompiler *c, const HeddleOp *op, GError **error)
 {
   GError *met = NULL;
-  gboolean done = lower_view (c, op) || lower_heads (c, op) || lower_forwarded (c, op) || lower_shadow (c, op) || cuda_lower_gradient (c, op) || cuda_lower_logits (c, op) || cuda_lower_part (c, op);
+  gboolean done = lower_view (c, op) || lower_window (c, op) || lower_heads (c, op) || lower_forwarded (c, op) || lower_shadow (c, op) || cuda_lower_gradient (c, op) || cuda_lower_logits (c, op) || cuda_lower_part (c, op);
   if (!done && !c->device->own)
     done = lower_by (c, cuda_lowerings_library, op, &met);
   if (!done && !met)

@@ -105,6 +105,7 @@ typedef struct
   HeddleDtype     dtype;
   HeddleShape     shape;
   CudaLayout      layout;
+  gint64          first, pitch;  /* a window: columns from FIRST of a matrix in rows of PITCH elements; PITCH 0: none.  Only what asks for windows reads them; other readers have them copied out */
 } CudaOperand;
 
 typedef struct { const HeddleValue *value; char *form; } CudaOwner;   /* of a buffer: NULL for scratch; FORM "" as it was made */
@@ -225,6 +226,8 @@ const CudaOperand *cuda_find_form (const CudaCompiler *c, const HeddleValue *v, 
 /* Memory for a value that the next step makes: the arena, or the variable that it is assigned to.  Then cuda_made_as. */
 CudaOperand cuda_target   (CudaCompiler *c, const HeddleValue *v, HeddleDtype dtype, CudaLayout layout);
 void     cuda_made_as     (CudaCompiler *c, const HeddleValue *v, CudaOperand operand);
+/* Memory in the arena for SHAPE */
+CudaOperand cuda_temporary (CudaCompiler *c, HeddleDtype dtype, const HeddleShape *shape, CudaLayout layout);
 /* V is OPERAND, in a dtype that holds the same numbers; whoever asks for another form has it converted. */
 void     cuda_stands_for  (CudaCompiler *c, const HeddleValue *v, CudaOperand operand);
 CudaLayout cuda_variable_layout (const HeddleVariable *v);
@@ -309,7 +312,6 @@ gboolean cuda_lower_part      (CudaCompiler *c, const HeddleOp *op);
 
 /* ---- forms.c: conversions on a queue ---- */
 gboolean cuda_convert     (CudaQueue *queue, gpointer dst, HeddleDtype to, gconstpointer src, HeddleDtype from, gint64 n, GError **error);
-gboolean cuda_relayout    (CudaQueue *queue, gpointer dst, CudaLayout to, gconstpointer src, CudaLayout from, HeddleDtype dtype, const HeddleShape *shape, GError **error);
 gboolean cuda_fill        (CudaQueue *queue, gpointer dst, HeddleDtype dtype, gint64 n, double value, GError **error);
 
 /* ---- slots of the interface, by file ---- */

@@ -38,8 +38,15 @@ attention_new (const CudaDnnAttention *a, const char *name)
   if (a->causal)
     g_strlcat (x.g->name, ", causal", sizeof x.g->name);
   if (a->heads_inside)
-    g_strlcat (x.g->name, ", heads inside", sizeof x.g->name);
+    g_strlcat (x.g->name, a->pitch ? ", in place" : ", heads inside", sizeof x.g->name);
   return x;
+}
+
+static gint64
+pitch_of (const CudaDnnAttention *a, CudaDnnUid uid, gint64 width)
+{
+  gint64 pitch = uid == CUDA_DNN_Q || uid == CUDA_DNN_K || uid == CUDA_DNN_V ? a->pitch : uid == CUDA_DNN_DQ || uid == CUDA_DNN_DK || uid == CUDA_DNN_DV ? a->grad_pitch : 0;
+  return !a->heads_inside ? width : pitch ? pitch : a->heads * width;
 }
 
 /* (B, H, length, width), row-major or with its heads inside; or the same memory as (B, H, width, length). */
@@ -47,8 +54,8 @@ static gint32
 operand (Attention *x, CudaDnnUid uid, gint64 length, gint64 width, gboolean transposed)
 {
   gint64 h = x->a->heads, dim[4] = { x->a->batch, h, transposed ? width : length, transposed ? length : width };
-  gint64 row = x->a->heads_inside ? h * width : width, head = x->a->heads_inside ? width : length * width;
-  gint64 at[4] = { h * length * width, head, transposed ? 1 : row, transposed ? row : 1 };
+  gint64 row = pitch_of (x->a, uid, width), head = x->a->heads_inside ? width : length * width;
+  gint64 at[4] = { x->a->heads_inside ? length * row : h * length * width, head, transposed ? 1 : row, transposed ? row : 1 };
   return dnn_bound (x->g, uid, x->a->dtype, dim, at);
 }
 

@@ -1,6 +1,7 @@
 /* cuda/dnn-ops.c: operations of a program, alone or with those that read their result, as one graph.
  * Must not know how programs are compiled into steps, nor whether cuDNN has a plan. */
 #include "dnn-ops.h"
+#include "program/rules.h"
 
 typedef struct
 {
@@ -364,6 +365,106 @@ match_pool_grad (Match *m)
 
 /* ---- attention ---- */
 
+/* How many operations read V; the last of them. */
+static guint
+count_readers (const HeddleProgram *p, const HeddleValue *v, const HeddleOp **last)
+{
+  guint n = 0;
+  for (guint i = v->producer->id + 1; i < p->ops->len; i++)
+    if (reads (p->ops->pdata[i], v))
+      {
+        *last = p->ops->pdata[i];
+        n++;
+      }
+  return n;
+}
+
+/* The one operation, CODE, that reads V */
+static const HeddleOp *
+sole_reader (const HeddleProgram *p, const HeddleValue *v, HeddleOpCode code)
+{
+  const HeddleOp *op = NULL;
+  return v->n_uses == 1 && count_readers (p, v, &op) == 1 && op->info->code == code ? op : NULL;
+}
+
+static gboolean
+only_attention_reads (const HeddleProgram *p, const HeddleValue *v)
+{
+  guint n = 0;
+  for (guint i = v->producer->id + 1; i < p->ops->len; i++)
+    {
+      const HeddleOp *op = p->ops->pdata[i];
+      for (guint k = 0; k < op->n_in && (op->info->code == HEDDLE_OP_ATTENTION || op->info->code == HEDDLE_OP_ATTENTION_GRAD); k++)
+        n += op->in[k] == v;
+    }
+  return n == v->n_uses;
+}
+
+/* PART (B, T, W) is columns of WHOLE (B, T, N), by SLICE or its gradient, and tensor cores can load them: 16 bytes of 16 bits. */
+static gboolean
+takes_columns (const HeddleOp *slice, const HeddleValue *whole, const HeddleValue *part, CudaWindow *w)
+{
+  gboolean ok = whole->shape.rank == 3 && part->shape.rank == 3 && heddle_dtype_is_16_bits (whole->dtype) && whole->kind == HEDDLE_VALUE_TEMP;
+  gint64 begin = 0, step = 1, count;
+  for (gint32 i = 0; ok && i < 3; i++)
+    {
+      heddle_slice_axis (slice->attr, i, whole->shape.size[i], &begin, &step, &count);
+      ok = step == 1 && (i == 2 || count == whole->shape.size[i]);
+    }
+  *w = (CudaWindow) { .slice = slice, .whole = whole, .first = begin, .pitch = ok ? whole->shape.size[2] : 0 };
+  return ok && begin % 8 == 0 && w->pitch % 8 == 0;
+}
+
+/* VIEW brings (B, T, W) to heads (B, T, H, D), or back. */
+static gboolean
+splits_heads (const HeddleShape *flat, const HeddleShape *heads)
+{
+  return flat->rank == 3 && heads->rank == 4 && flat->size[0] == heads->size[0] && flat->size[1] == heads->size[1];
+}
+
+gboolean
+cuda_window_of (const HeddleProgram *p, const HeddleValue *v, CudaWindow *w)
+{
+  const HeddleOp *permute = v->kind == HEDDLE_VALUE_TEMP && cuda_swaps_heads (v->producer) ? v->producer : NULL;
+  const HeddleValue *heads = permute ? permute->in[0] : NULL;
+  const HeddleOp *view = heads && heads->kind == HEDDLE_VALUE_TEMP && heads->n_uses == 1 && heads->producer->info->code == HEDDLE_OP_RESHAPE ? heads->producer : NULL;
+  const HeddleValue *part = view && splits_heads (&view->in[0]->shape, &heads->shape) ? view->in[0] : NULL;
+  const HeddleOp *slice = part && part->kind == HEDDLE_VALUE_TEMP && part->n_uses == 1 && part->producer->info->code == HEDDLE_OP_SLICE ? part->producer : NULL;
+  gboolean ok = slice && takes_columns (slice, slice->in[0], part, w) && slice->in[0]->producer->info->code == HEDDLE_OP_LINEAR && only_attention_reads (p, v);
+  w->view = view;
+  w->permute = permute;
+  return ok;
+}
+
+gboolean
+cuda_window_for (const HeddleProgram *p, const HeddleValue *v, CudaWindow *w)
+{
+  const HeddleOp *permute = sole_reader (p, v, HEDDLE_OP_PERMUTE), *view = permute && cuda_swaps_heads (permute) ? sole_reader (p, permute->out[0], HEDDLE_OP_RESHAPE) : NULL;
+  const HeddleOp *slice = view && splits_heads (&view->out[0]->shape, &view->in[0]->shape) ? sole_reader (p, view->out[0], HEDDLE_OP_SLICE_GRAD) : NULL;
+  gboolean ok = slice && takes_columns (slice, slice->out[0], slice->in[0], w);
+  w->view = view;
+  w->permute = permute;
+  return ok;
+}
+
+static gint64 row_of (const HeddleValue *heads) { return heads->shape.size[1] * heads->shape.size[3]; }
+
+/* The pitch of three windows that can be told to cuDNN, or 0.  GRADIENT: they are made, and must not overlap. */
+static gint64
+pitch_of (const HeddleProgram *p, HeddleValue *const *three, gboolean gradient)
+{
+  CudaWindow w[3];
+  gboolean ok = TRUE;
+  for (guint i = 0; ok && i < 3; i++)
+    {
+      ok = gradient ? cuda_window_for (p, three[i], &w[i]) : cuda_window_of (p, three[i], &w[i]);
+      ok = ok && w[i].pitch == w[0].pitch && w[i].whole->shape.size[1] == w[0].whole->shape.size[1];
+      for (guint k = 0; ok && gradient && k < i; k++)
+        ok = w[i].first + row_of (three[i]) <= w[k].first || w[k].first + row_of (three[k]) <= w[i].first;
+    }
+  return ok ? w[0].pitch : 0;
+}
+
 /* Its heads were brought outside for attention alone, which need not be done. */
 static gboolean
 has_heads_inside (const HeddleValue *v)
@@ -383,6 +484,13 @@ match_attention (Match *m)
   CudaDnnAttention a = { .dtype = q[0]->dtype, .batch = q[0]->shape.size[0], .heads = q[0]->shape.size[1], .queries = q[0]->shape.size[2], .keys = q[1]->shape.size[2],
                          .width = q[0]->shape.size[3], .value_width = q[2]->shape.size[3], .scale = attr->scale, .causal = attr->causal, .deterministic = m->flags->deterministic,
                          .heads_inside = m->flags->fusion && has_heads_inside (q[0]) && has_heads_inside (q[1]) && has_heads_inside (q[2]) };
+  if (a.heads_inside)
+    {
+      a.pitch = pitch_of (m->program, q, FALSE);
+      a.grad_pitch = grad ? pitch_of (m->program, op->out, TRUE) : 0;
+    }
+  m->m->windows = a.pitch != 0;
+  m->m->grad_windows = a.grad_pitch != 0;
   m->m->layout = a.heads_inside ? CUDA_DNN_BTHD : CUDA_DNN_NCHW;
   for (guint i = 0; i < op->n_in; i++)
     bind (m, grad ? backward[i] : forward[i], op->in[i]);

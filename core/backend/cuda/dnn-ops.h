@@ -16,6 +16,18 @@ cuda_swaps_heads (const HeddleOp *op)
   return a && a->axes[0] == 0 && a->axes[1] == 2 && a->axes[2] == 1 && a->axes[3] == 3;
 }
 
+/* Queries, keys or values that are columns FIRST.. of each row of WHOLE (B, T, PITCH), as a product made them: attention reads them where they are.  Their gradients alike. */
+typedef struct
+{
+  const HeddleOp    *slice, *view, *permute;       /* of which nothing need be computed; for a gradient SLICE is its gradient */
+  const HeddleValue *whole;
+  gint64             first, pitch;
+} CudaWindow;
+/* V, (B, H, T, D), is one, and only attention reads it. */
+gboolean      cuda_window_of    (const HeddleProgram *program, const HeddleValue *v, CudaWindow *window);
+/* V, a gradient (B, H, T, D), goes nowhere but into one. */
+gboolean      cuda_window_for   (const HeddleProgram *program, const HeddleValue *v, CudaWindow *window);
+
 #define CUDA_DNN_MATCH_OPS 3
 /* A graph for N_OPS operations, which can run where the first of them stands: all they read is there by then.  What lies between them and is not in VALUE is
  * never in memory. */
@@ -26,6 +38,7 @@ typedef struct
   const HeddleOp    *op[CUDA_DNN_MATCH_OPS];       /* in order of execution; others may stand between them */
   CudaDnnLayout      layout;                       /* of every rank-4 image, convolution weight or operand of attention in VALUE */
   const HeddleValue *value[CUDA_DNN_N_UIDS];       /* what each pointer is; an output may be one that nobody reads: it needs memory all the same */
+  gboolean           windows, grad_windows;        /* Q, K and V, DQ, DK and DV are windows */
   const HeddleValue *bias_grad;                    /* not in the graph, the caller's: the sum of DY over all but its channels; or NULL */
 } CudaDnnMatch;
 

@@ -83,6 +83,46 @@ layout_of (const CudaDnnMatch *m, const HeddleValue *v)
   return !cuda_is_image (&v->shape) ? CUDA_ROWS : m->layout == CUDA_DNN_NHWC ? CUDA_CHANNELS_LAST : m->layout == CUDA_DNN_BTHD ? CUDA_HEADS : CUDA_ROWS;
 }
 
+/* A gradient of attention that is a window of WHOLE: neither heads nor columns are moved afterwards. */
+static void
+emit_window (CudaCompiler *c, CudaStep *step, const HeddleValue *v, const CudaOperand *whole)
+{
+  CudaOperand o = *whole;
+  CudaWindow w;
+  cuda_window_for (c->plan->program, v, &w);
+  o.shape = v->shape;
+  o.layout = CUDA_HEADS;
+  o.first = w.first;
+  o.pitch = w.pitch;
+  cuda_step_out_at (step, o);
+  cuda_made_as (c, v, o);
+  o.shape = w.slice->in[0]->shape;
+  o.layout = CUDA_ROWS;
+  cuda_made_as (c, w.slice->in[0], o);
+  cuda_mark_done (c, w.permute);
+  cuda_mark_done (c, w.view);
+}
+
+static CudaOperand
+whole_of (CudaCompiler *c, const CudaDnnMatch *m)
+{
+  CudaWindow w;
+  cuda_window_for (c->plan->program, m->value[CUDA_DNN_DQ], &w);
+  return cuda_temporary (c, w.whole->dtype, &w.whole->shape, CUDA_ROWS);
+}
+
+static gboolean
+is_read_in_place (const CudaDnnMatch *m, guint uid)
+{
+  return m->windows && (uid == CUDA_DNN_Q || uid == CUDA_DNN_K || uid == CUDA_DNN_V);
+}
+
+static gboolean
+is_made_in_place (const CudaDnnMatch *m, guint uid)
+{
+  return m->grad_windows && (uid == CUDA_DNN_DQ || uid == CUDA_DNN_DK || uid == CUDA_DNN_DV);
+}
+
 /* A result of a later operation of the match is made before its turn: not in the memory of a variable, which somebody in between may read. */
 static void
 emit_out (CudaCompiler *c, CudaStep *step, const CudaDnnMatch *m, const HeddleValue *v)
@@ -105,12 +145,14 @@ emit_bias_grad (CudaCompiler *c, const HeddleOp *op, const CudaDnnMatch *m)
 static void
 emit (CudaCompiler *c, const HeddleOp *op, const CudaDnnMatch *m, CudaDnn *dnn, CudaDnnPlan *plan)
 {
-  CudaOperand operand[CUDA_DNN_N_UIDS];
+  CudaOperand operand[CUDA_DNN_N_UIDS], whole = { 0 };
   Dnn *d = g_new0 (Dnn, 1);
   *d = (Dnn) { .dnn = dnn, .plan = plan };
   for (guint uid = 1; uid < CUDA_DNN_N_UIDS; uid++)
     if (m->value[uid] && !is_output (m, m->value[uid]))
-      operand[uid] = cuda_form (c, m->value[uid], m->value[uid]->dtype, layout_of (m, m->value[uid]));
+      operand[uid] = is_read_in_place (m, uid) ? *cuda_made (c, m->value[uid]) : cuda_form (c, m->value[uid], m->value[uid]->dtype, layout_of (m, m->value[uid]));
+  if (m->grad_windows)
+    whole = whole_of (c, m);
   CudaStep *step = cuda_step_new (c, op, cuda_dnn_plan_text (plan), run_dnn);
   step->chosen = TRUE;
   cuda_step_data (step, d, dnn_free);
@@ -118,7 +160,10 @@ emit (CudaCompiler *c, const HeddleOp *op, const CudaDnnMatch *m, CudaDnn *dnn, 
     if (m->value[uid] && is_output (m, m->value[uid]))
       {
         d->out[step->n_out] = (guint8) uid;
-        emit_out (c, step, m, m->value[uid]);
+        if (is_made_in_place (m, uid))
+          emit_window (c, step, m->value[uid], &whole);
+        else
+          emit_out (c, step, m, m->value[uid]);
       }
     else if (m->value[uid])
       {

@@ -75,6 +75,7 @@ typedef struct
   double      scale;                   /* 0 = 1/sqrt (D) */
   gboolean    causal, deterministic;
   gboolean    heads_inside;            /* Q .. DV lie as (B, T, H, D) */
+  gint64      pitch, grad_pitch;       /* then: elements from one of T to the next of Q, K and V, and of DQ, DK and DV; 0: H D, or H E */
 } CudaDnnAttention;
 /* Q, K, V -> Y, LSE (B, H, T): log sum e^(scale q k) */
 CudaDnnGraph *cuda_dnn_graph_attention      (const CudaDnnAttention *attention);

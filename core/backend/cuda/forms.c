@@ -76,13 +76,27 @@ cuda_convert (CudaQueue *queue, gpointer dst, HeddleDtype to, gconstpointer src,
   return cuda_launch_elementwise (queue, &args, error);
 }
 
-gboolean
-cuda_relayout (CudaQueue *queue, gpointer dst, CudaLayout to, gconstpointer src, CudaLayout from, HeddleDtype dtype, const HeddleShape *shape, GError **error)
+/* A window's rows: the last axis of (B, T, W), the last two of (B, T, H, D) with its heads inside. */
+static void
+strides_of (const CudaOperand *o, gint64 *strides)
 {
-  HkCopy args = { .x = src, .y = dst, .rank = shape->rank, .bytes = (int32_t) heddle_dtype_size (dtype), .n = heddle_shape_count (shape) };
+  gint32 row = o->layout == CUDA_HEADS ? 2 : o->shape.rank - 2;
+  cuda_strides (&o->shape, o->layout, strides);
+  if (o->pitch)
+    {
+      strides[row] = o->pitch;
+      strides[0] = o->pitch * o->shape.size[row];
+    }
+}
+
+static gboolean
+relayout (CudaQueue *queue, gpointer dst, const CudaOperand *to, gconstpointer src, const CudaOperand *from, GError **error)
+{
+  const HeddleShape *shape = &from->shape;
+  HkCopy args = { .x = src, .y = dst, .rank = shape->rank, .bytes = (int32_t) heddle_dtype_size (from->dtype), .n = heddle_shape_count (shape) };
   gint64 read[HEDDLE_MAX_RANK] = { 0 }, write[HEDDLE_MAX_RANK] = { 0 };
-  cuda_strides (shape, from, read);
-  cuda_strides (shape, to, write);
+  strides_of (from, read);
+  strides_of (to, write);
   for (gint i = 0; i < shape->rank; i++)
     {
       args.size[i] = shape->size[i];
@@ -118,8 +132,8 @@ buffer_new (CudaPlan *plan, gsize bytes)
   return plan->buffers->len - 1;
 }
 
-static CudaOperand
-temporary (CudaCompiler *c, HeddleDtype dtype, const HeddleShape *shape, CudaLayout layout)
+CudaOperand
+cuda_temporary (CudaCompiler *c, HeddleDtype dtype, const HeddleShape *shape, CudaLayout layout)
 {
   CudaOperand o = { .where = CUDA_ARENA, .dtype = dtype, .shape = *shape, .layout = layout_for (shape, layout) };
   o.index = buffer_new (c->plan, cuda_bytes (&o));
@@ -174,7 +188,7 @@ cuda_made (CudaCompiler *c, const HeddleValue *v)
       else if (v->kind == HEDDLE_VALUE_CONSTANT)
         o = constant (c, v);
       else
-        o = temporary (c, v->dtype, &v->shape, CUDA_ROWS);   /* an output nobody made: never read */
+        o = cuda_temporary (c, v->dtype, &v->shape, CUDA_ROWS);   /* an output nobody made: never read */
       add_form (c, v, o);
     }
   return &g_array_index (c->forms[v->id], CudaOperand, 0);
@@ -197,8 +211,7 @@ run_convert (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
 static gboolean
 run_relayout (CudaPlan *plan, CudaStep *step, CudaQueue *queue, GError **error)
 {
-  const CudaOperand *in = &step->in[0], *out = &step->out[0];
-  return cuda_relayout (queue, OUT (0), out->layout, IN (0), in->layout, in->dtype, &in->shape, error);
+  return relayout (queue, OUT (0), &step->out[0], IN (0), &step->in[0], error);
 }
 
 static CudaOperand
@@ -206,7 +219,7 @@ conversion (CudaCompiler *c, const CudaOperand *from, HeddleDtype dtype, CudaLay
 {
   const CudaStep *last = c->plan->steps->len ? c->plan->steps->pdata[c->plan->steps->len - 1] : NULL;
   g_assert (!last || last->n_in + last->n_out > 0);       /* else this conversion would come too late for the step that is being made; one that writes variables alone has no outputs */
-  CudaOperand to = temporary (c, dtype, &from->shape, layout);
+  CudaOperand to = cuda_temporary (c, dtype, &from->shape, layout);
   gboolean moves = dtype == from->dtype;
   CudaStep *step = cuda_step_new (c, NULL, moves ? "reorder" : "convert", moves ? run_relayout : run_convert);
   cuda_step_in (step, *from);
@@ -223,7 +236,7 @@ cuda_find_form (const CudaCompiler *c, const HeddleValue *v, HeddleDtype dtype, 
   for (guint i = 0; forms && !found && i < forms->len; i++)
     {
       const CudaOperand *o = &g_array_index (forms, CudaOperand, i);
-      found = o->dtype == dtype && cuda_same_bytes (o->layout, layout, &v->shape) ? o : NULL;
+      found = o->dtype == dtype && !o->pitch && cuda_same_bytes (o->layout, layout, &v->shape) ? o : NULL;
     }
   return found;
 }
@@ -237,11 +250,11 @@ cuda_form (CudaCompiler *c, const HeddleValue *v, HeddleDtype dtype, CudaLayout 
     result = *found;
   else
     {
-      if (result.layout == CUDA_PADDED && result.dtype != dtype)      /* numbers are converted one after the other */
+      if ((result.layout == CUDA_PADDED || result.pitch) && result.dtype != dtype)      /* numbers are converted one after the other */
         result = conversion (c, &result, result.dtype, CUDA_ROWS);
       if (result.dtype != dtype)
         result = conversion (c, &result, dtype, result.layout);
-      if (!cuda_same_bytes (result.layout, layout, &v->shape))
+      if (result.pitch || !cuda_same_bytes (result.layout, layout, &v->shape))
         result = conversion (c, &result, dtype, layout);
       add_form (c, v, result);
     }
@@ -259,7 +272,7 @@ cuda_target (CudaCompiler *c, const HeddleValue *v, HeddleDtype dtype, CudaLayou
   else
     {
       c->forward[v->id] = NULL;
-      o = temporary (c, dtype, &v->shape, layout);
+      o = cuda_temporary (c, dtype, &v->shape, layout);
     }
   return o;
 }
@@ -315,7 +328,7 @@ cuda_step_out (CudaCompiler *c, CudaStep *step, const HeddleValue *v, HeddleDtyp
 void
 cuda_step_form (CudaCompiler *c, CudaStep *step, const HeddleValue *v, HeddleDtype dtype, CudaLayout layout)
 {
-  CudaOperand o = temporary (c, dtype, &v->shape, layout);
+  CudaOperand o = cuda_temporary (c, dtype, &v->shape, layout);
   add_operand (&step->out, &step->n_out, o);
   add_form (c, v, o);
 }
@@ -418,7 +431,7 @@ cuda_pointer (CudaPlan *plan, const CudaOperand *o)
     case CUDA_CONSTANT: p = plan->constant_memory + o->index; break;
     case CUDA_SHADOW: p = (char *) o->shadow->data + (gsize) (o->variable->flat ? o->variable->offset : 0) * heddle_dtype_size (o->dtype); break;
     }
-  return p;
+  return p ? (char *) p + (gsize) o->first * heddle_dtype_size (o->dtype) : NULL;
 }
 
 guint32 *

@@ -193,12 +193,37 @@ cuda_is_part (const CudaCompiler *c, const HeddleOp *op)
   return parts_of (c, op, &p);
 }
 
+/* The memory in which all parts were made where they belong, or NULL. */
+static const CudaOperand *
+made_in_place (CudaCompiler *c, const Parts *p)
+{
+  const CudaOperand *first = cuda_made (c, p->part[0]->in[0]);
+  gboolean ok = first->pitch != 0;
+  for (guint i = 0; ok && i < p->n; i++)
+    {
+      const CudaOperand *o = cuda_made (c, p->part[i]->in[0]);
+      HkCopy copy;
+      slice_copy (p->part[i], &copy);
+      ok = o->pitch == cuda_last (&p->root->out[0]->shape) && o->index == first->index && o->first == copy.to;
+    }
+  return ok ? first : NULL;
+}
+
 gboolean
 cuda_lower_part (CudaCompiler *c, const HeddleOp *op)
 {
   Parts p;
   gboolean mine = parts_of (c, op, &p);
-  if (mine && op == p.root)
+  const CudaOperand *whole = mine && op == p.root ? made_in_place (c, &p) : NULL;
+  if (whole)
+    {
+      CudaOperand o = *whole;
+      o.shape = op->out[0]->shape;
+      o.first = o.pitch = 0;
+      c->forward[op->out[0]->id] = NULL;
+      cuda_made_as (c, op->out[0], o);
+    }
+  else if (mine && op == p.root)
     {
       CudaOperand in[HEDDLE_MAX_CONCAT];
       Movement *m = g_new0 (Movement, 1);
