@@ -7,4 +7,4 @@ if ! ls "$fake"/libcudnn.so.* >/dev/null 2>&1; then
   echo "1..0 # SKIP built without cuDNN: the fake one needs its headers"
   exit 0
 fi
-export LD_LIBRARY_PATH="$fake:$LD_LIBRARY_PATH" XDG_CACHE_HOME="$scratch/cache"
+export HEDDLE_FAKE_CUDNN=1 LD_LIBRARY_PATH="$fake:$LD_LIBRARY_PATH" XDG_CACHE_HOME="$scratch/cache"

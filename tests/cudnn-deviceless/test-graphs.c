@@ -98,6 +98,7 @@ CASE (attention_inside_causal, attention_inside (c, TRUE))
 CASE (attention_in_place, attention_in_place (c, FALSE))
 CASE (attention_in_place_causal, attention_in_place (c, TRUE))
 CASE (attention_scale, attention (c, FALSE, 1.75))
+CASE (linear_relu, heddle_relu (b, heddle_linear_op (b, X (0), X (1), X (2))))
 CASE (linear_silu, heddle_silu (b, heddle_linear_op (b, X (0), X (1), X (2))))
 CASE (linear_sigmoid, heddle_sigmoid (b, heddle_linear_op (b, X (0), X (1), NULL)))
 CASE (linear_tanh, heddle_tanh (b, heddle_linear_op (b, X (0), X (1), X (2))))
@@ -122,7 +123,7 @@ static const Entry entries[] = {
   { "attention, even rows", build_attention, 0, { S (2, 2, 6, 4), S (2, 2, 6, 4), S (2, 2, 6, 4) } },
   { "attention", build_attention, 0, { S (2, 3, 5, 4), S (2, 3, 9, 4), S (2, 3, 9, 6) } }, { "attention, causal", build_attention_causal, 0, { S (2, 3, 5, 4), S (2, 3, 5, 4), S (2, 3, 5, 4) } },
   { "attention, causal, more keys", build_attention_causal, 0, { S (1, 2, 3, 4), S (1, 2, 7, 4), S (1, 2, 7, 4) } }, { "attention, scale", build_attention_scale, 0, { S (1, 2, 3, 4), S (1, 2, 7, 4), S (1, 2, 7, 4) } },
-  { "linear, silu", build_linear_silu, 1, { S (2, 3, 5), S (7, 5), S (7) } }, { "linear, sigmoid", build_linear_sigmoid, 1, { S (6, 5), S (7, 5) } },
+  { "linear, relu", build_linear_relu, 1, { S (6, 5), S (7, 5), S (7) } }, { "linear, silu", build_linear_silu, 1, { S (2, 3, 5), S (7, 5), S (7) } }, { "linear, sigmoid", build_linear_sigmoid, 1, { S (6, 5), S (7, 5) } },
   { "linear, tanh", build_linear_tanh, 0, { S (2, 3, 5), S (7, 5), S (7) } },
 };
 
@@ -314,7 +315,7 @@ test_coverage (void)
     "batch norm, add, relu", "batch norm, gradient", "batch norm, gradient, relu", "batch norm, gradient, add, relu", "batch norm, given statistics", "batch norm, given statistics, add, relu",
     "layer norm", "layer norm, gradient", "rms norm", "rms norm, gradient", "layer norm to 16 bits", "layer norm, gradient from 16 bits", "rms norm to 16 bits", "rms norm, gradient from 16 bits", "max pool", "max pool, gradient", "average pool", "average pool, gradient", "attention", "attention, causal",
     "attention, gradient", "attention, gradient, causal", "attention, heads inside", "attention, causal, heads inside", "attention, gradient, heads inside", "attention, gradient, causal, heads inside", "attention, in place", "attention, causal, in place",
-    "attention, gradient, in place", "attention, gradient, causal, in place", "matmul, bias, silu", "matmul, sigmoid", "matmul, bias, tanh"
+    "attention, gradient, in place", "attention, gradient, causal, in place", "matmul, bias, relu", "matmul, bias, silu", "matmul, sigmoid", "matmul, bias, tanh"
   };
   for (guint i = 0; i < G_N_ELEMENTS (names); i++)
     if (!g_hash_table_contains (seen, names[i]))

@@ -2,6 +2,7 @@
  * Everything is column-major here, as the library is: a row-major matrix (R, C) is its transpose (C, R). */
 #include "blas.h"
 #include "blas-product.h"
+#include "dnn-steps.h"
 #include "ops.h"
 
 /* ---- steps: in[0] A, in[1] B, then the bias or what the activation's gradient is taken at; out[0] D, out[1] what the epilogue leaves behind ---- */
@@ -216,7 +217,7 @@ epilogue_of (const HeddleOp *activation, gboolean bias, gboolean keep)
   return activation ? table[activation->info->code == HEDDLE_OP_GELU][keep][bias] : plain;
 }
 
-/* y (R, O) = x (R, I) w (O, I)^T + bias, with the activation that follows: at best it leaves behind what its gradient is taken at. */
+/* y (R, O) = x (R, I) w (O, I)^T + bias, with the activation that follows: at best it leaves behind what its gradient is taken at.  A relu that cuBLASLt gets wrong cuDNN may get right. */
 static gboolean
 lower_linear (CudaCompiler *c, const HeddleOp *op, GError **error)
 {
@@ -227,7 +228,8 @@ lower_linear (CudaCompiler *c, const HeddleOp *op, GError **error)
   gboolean keep = activation && cuda_only_user (c, y) == NULL, signs = activation && wants_signs (c, activation);
   BlasShape s = { .m = out, .n = cuda_height (x), .k = in, .batch = 1, .lda = in, .ldb = in, .ldd = out, .transpose_a = TRUE, .bias = bias ? (gint32) y->dtype : 0 };
   s.epilogue = epilogue_of (NULL, bias != NULL, FALSE);
-  Wish plain = { .op = op, .last = op, .a = op->in[1], .b = op->in[0], .third = bias, .d = y, .shape = s }, wishes[3];
+  Wish plain = { .op = op, .last = op, .a = op->in[1], .b = op->in[0], .third = bias, .d = y, .shape = s }, wishes[2] = { plain };
+  GError *met = NULL;
   guint n = 0;
   for (gint kept = signs; activation && kept >= 0; kept--)
     {
@@ -238,8 +240,10 @@ lower_linear (CudaCompiler *c, const HeddleOp *op, GError **error)
       w->second = keep ? y : NULL;
       w->shape.epilogue = epilogue_of (activation, bias != NULL, keep || kept);
     }
-  wishes[n++] = plain;
-  return emit (c, wishes, n, error);
+  gboolean done = emit (c, wishes, n, &met) || (!met && activation && activation->info->code == HEDDLE_OP_RELU && cuda_lower_dnn_linear_relu (c, op, &met)) || (!met && emit (c, &plain, 1, &met));
+  if (met)
+    g_propagate_error (error, met);
+  return done;
 }
 
 /* dx (R, I) = dy (R, O) w (O, I); with the gradient of the relu or tanh gelu that x came from, where that alone reads dx */

@@ -500,13 +500,13 @@ match_attention (Match *m)
   return a.dtype != HEDDLE_F32 && !single && done (m, grad ? cuda_dnn_graph_attention_grad (&a) : cuda_dnn_graph_attention (&a));
 }
 
-/* ---- linear with an activation that cuBLASLt has no epilogue for.  cuDNN's fused products of f32 are TF32. ---- */
+/* ---- linear with an activation that cuBLASLt has no epilogue for, or, relu, none that is ours.  cuDNN's fused products of f32 are TF32. ---- */
 
 static gboolean
 match_linear (Match *m)
 {
   static const struct { HeddleOpCode code; CudaDnnActivation activation; } activations[] = {
-    { HEDDLE_OP_SIGMOID, CUDA_DNN_SIGMOID }, { HEDDLE_OP_TANH, CUDA_DNN_TANH }, { HEDDLE_OP_SILU, CUDA_DNN_SILU }
+    { HEDDLE_OP_RELU, CUDA_DNN_RELU }, { HEDDLE_OP_SIGMOID, CUDA_DNN_SIGMOID }, { HEDDLE_OP_TANH, CUDA_DNN_TANH }, { HEDDLE_OP_SILU, CUDA_DNN_SILU }
   };
   const HeddleOp *op = m->op, *last = NULL;
   gint64 n = op->in[1]->shape.size[0], k = op->in[1]->shape.size[1];

@@ -186,9 +186,15 @@ is_trusted (const CudaDevice *device, const HeddleOp *op)
   return op->info->code != HEDDLE_OP_ATTENTION_GRAD || !device->flags.deterministic || device->capability < 100 || cuda_dnn_version () >= 91800;
 }
 
+static gboolean
+is_linear_relu (const CudaDnnMatch *m)
+{
+  return m->n_ops > 1 && m->op[0]->info->code == HEDDLE_OP_LINEAR && m->op[1]->info->code == HEDDLE_OP_RELU;
+}
+
 /* Without a plan for all that could be fused, fewer are asked for. */
-gboolean
-cuda_lower_dnn (CudaCompiler *c, const HeddleOp *op, GError **error)
+static gboolean
+lower (CudaCompiler *c, const HeddleOp *op, gboolean linear_relu, GError **error)
 {
   CudaDnn *dnn = context (c->device);
   CudaDnnLayout layout = c->images == CUDA_CHANNELS_LAST ? CUDA_DNN_NHWC : CUDA_DNN_NCHW;
@@ -197,7 +203,7 @@ cuda_lower_dnn (CudaCompiler *c, const HeddleOp *op, GError **error)
   for (guint most = G_MAXUINT; going && !lowered && most > 0;)
     {
       g_auto (CudaDnnMatch) m = { NULL };
-      going = cuda_dnn_match (c->plan->program, op->id, most, layout, &c->device->flags, &m);
+      going = cuda_dnn_match (c->plan->program, op->id, most, layout, &c->device->flags, &m) && is_linear_relu (&m) == linear_relu;
       CudaDnnPlan *plan = going ? cuda_dnn_build (dnn, g_steal_pointer (&m.graph), &broken) : NULL;
       if (plan)
         emit (c, op, &m, dnn, plan);
@@ -210,4 +216,16 @@ cuda_lower_dnn (CudaCompiler *c, const HeddleOp *op, GError **error)
   if (broken)
     g_propagate_prefixed_error (error, broken, "%s \"%s\": ", op->info->name, op->name);
   return lowered;
+}
+
+gboolean
+cuda_lower_dnn (CudaCompiler *c, const HeddleOp *op, GError **error)
+{
+  return lower (c, op, FALSE, error);
+}
+
+gboolean
+cuda_lower_dnn_linear_relu (CudaCompiler *c, const HeddleOp *op, GError **error)
+{
+  return lower (c, op, TRUE, error);
 }
