@@ -12,8 +12,8 @@ grep -E 'nvcc|PTX|cuda backend|cuDNN  ' configure.out
 ${MAKE:-make} -j"${JOBS:-2}" CFLAGS='-g -O2 -Werror' >make.out 2>&1 || { grep -E 'error|Error|\*\*\*' make.out | head -20; exit 1; }
 ./heddle doctor | awk '/^backend/ { cuda = /^backend cuda/ } /^plugins/ { exit } cuda'
 ./heddle doctor | grep -q '^ *CUDA runtime: ' || { echo "the module does not load"; exit 1; }
-tests='cuda-chain/test-nvrtc cuda-chain/test-device.sh cudnn-deviceless/test-graphs cudnn-deviceless/test-lowering.sh'
-for name in sim reference-ops fixtures-ops fixtures-optim train; do tests="$tests cuda-sim/test-$name.sh"; done
+tests='cuda-chain/test-nvrtc cuda-chain/test-device.sh cudnn-deviceless/test-graphs cudnn-deviceless/test-lowering.sh cudnn-deviceless/test-corners.sh'
+for name in sim reference-ops fixtures-ops fixtures-optim corners train; do tests="$tests cuda-sim/test-$name.sh"; done
 tests=$(for name in ${TESTS-$tests}; do printf 'tests/%s ' "$name"; done)
 HEDDLE_LONG_TESTS=1 ${MAKE:-make} -j"${JOBS:-2}" check CFLAGS='-g -O2 -Werror' TESTS="$tests" >check.out 2>&1 || { grep -E '^(FAIL|ERROR)|error:' check.out; exit 1; }
 grep -E '^SKIP|^# (TOTAL|PASS|SKIP|FAIL|ERROR)' check.out
