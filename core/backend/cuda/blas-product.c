@@ -1,5 +1,6 @@
 /* cuda/blas-product.c: one matrix product through cuBLASLt: descriptors, the choice of an algorithm, a run.  Must not know operations or steps. */
 #include "blas-product.h"
+#include "timing.h"
 #include "base/memory.h"
 #include "tensor/tensors.h"
 
@@ -9,8 +10,6 @@
 #define WORKSPACE ((gsize) 32 << 20)      /* most that an algorithm may take: what NVIDIA recommends for Hopper */
 #define CANDIDATES 32
 #define RELUS      4                        /* of them, where they are not timed, to find one whose relu is ours */
-#define SAMPLE_MS  1.0f                     /* as many runs are timed together, MOST_RUNS at most */
-#define MOST_RUNS  64
 
 typedef struct { cublasLtMatmulAlgo_t algo; gsize workspace; gboolean found; char text[96]; } Choice;
 typedef struct { cublasLtHandle_t handle; GHashTable *choices; guint timed; } Blas;
@@ -267,6 +266,8 @@ bench_clear (Bench *bench)
     cudaEventDestroy (bench->to);
 }
 
+typedef struct { CudaDevice *device; Blas *blas; Product *product; Bench *bench; const cublasLtMatmulHeuristicResult_t *result; } Candidate;
+
 static gboolean
 try_one (CudaDevice *device, Blas *blas, Product *p, Bench *bench, const cublasLtMatmulHeuristicResult_t *r)
 {
@@ -321,52 +322,36 @@ keep_honest (CudaDevice *device, Blas *blas, Product *p, Bench *bench, cublasLtM
   return cudaMemsetAsync (bench->a, 0, bench->a_bytes, device->compute) == cudaSuccess ? kept : 0;
 }
 
-/* Milliseconds of N runs */
-static float
-sample (CudaDevice *device, Blas *blas, Product *p, Bench *bench, const cublasLtMatmulHeuristicResult_t *r, guint n)
+static gboolean
+run_candidate (gpointer data)
 {
-  float ms = G_MAXFLOAT;
-  gboolean ok = cudaEventRecord (bench->from, device->compute) == cudaSuccess;
-  for (guint i = 0; ok && i < n; i++)
-    ok = try_one (device, blas, p, bench, r);
-  ok = cudaEventRecord (bench->to, device->compute) == cudaSuccess && ok;
-  if (cudaEventSynchronize (bench->to) != cudaSuccess || !ok || cudaEventElapsedTime (&ms, bench->from, bench->to) != cudaSuccess)
-    ms = G_MAXFLOAT;
-  cudaGetLastError ();
-  return ms;
+  const Candidate *c = data;
+  return try_one (c->device, c->blas, c->product, c->bench, c->result);
 }
 
-/* Microseconds of a run, after one that does not count; so many that launches are not what is compared.  A candidate that fails takes forever. */
-static float
-time_one (CudaDevice *device, Blas *blas, Product *p, Bench *bench, const cublasLtMatmulHeuristicResult_t *r)
-{
-  guint n = 1;
-  float ms = sample (device, blas, p, bench, r, 1);
-  for (ms = ms < G_MAXFLOAT ? sample (device, blas, p, bench, r, n) : ms; ms < SAMPLE_MS && n < MOST_RUNS; ms = sample (device, blas, p, bench, r, n))
-    n *= 2;
-  return ms < G_MAXFLOAT ? ms * 1000 / (float) n : ms;
-}
-
+/* -1: none of them runs. */
 static int
-fastest (CudaDevice *device, Blas *blas, Product *p, Bench *bench, const cublasLtMatmulHeuristicResult_t *results, int n, float *us)
+fastest (CudaDevice *device, Blas *blas, Product *p, Bench *bench, const cublasLtMatmulHeuristicResult_t *results, int n, double *us)
 {
-  int best = 0;
+  int best = -1;
   for (int i = 0; i < n; i++)
     {
-      float t = time_one (device, blas, p, bench, &results[i]);
-      if (i == 0 || t < *us)
+      Candidate c = { device, blas, p, bench, &results[i] };
+      double t = cuda_timing_microseconds (&(CudaTiming) { device->compute, bench->from, bench->to, run_candidate, &c });
+      if (t >= 0 && (best < 0 || t < *us))
         {
           best = i;
           *us = t;
         }
     }
+  cudaGetLastError ();
   blas->timed++;
   return best;
 }
 
 /* Which of the *N candidates, of which fewer may be left; *US: 0 unless TIMED. */
 static int
-try_out (CudaDevice *device, Blas *blas, Product *p, gboolean timed, cublasLtMatmulHeuristicResult_t *results, int *n, float *us)
+try_out (CudaDevice *device, Blas *blas, Product *p, gboolean timed, cublasLtMatmulHeuristicResult_t *results, int *n, double *us)
 {
   g_autoptr (GError) short_of_memory = NULL;
   Bench bench = { 0 };
@@ -378,6 +363,8 @@ try_out (CudaDevice *device, Blas *blas, Product *p, gboolean timed, cublasLtMat
     *n = ok ? keep_honest (device, blas, p, &bench, results, *n) : 0;
   if (ok && timed && *n > 1)
     best = fastest (device, blas, p, &bench, results, *n, us);
+  if (best < 0)
+    best = *n = 0;
   if (*n < asked)
     g_debug ("cuBLASLt: relu is ours in %d of %d algorithms: it keeps NaN and is flat at 0", *n, asked);
   bench_clear (&bench);
@@ -386,7 +373,7 @@ try_out (CudaDevice *device, Blas *blas, Product *p, gboolean timed, cublasLtMat
 
 /* BEST of N candidates, in the library's own numbers (cublasLtMatmulTile_t, cublasLtMatmulStages_t); US: its time, or 0 */
 static void
-take_choice (Choice *choice, const cublasLtMatmulHeuristicResult_t *results, int best, int n, float us)
+take_choice (Choice *choice, const cublasLtMatmulHeuristicResult_t *results, int best, int n, double us)
 {
   static const struct { cublasLtMatmulAlgoConfigAttributes_t what; const char *name; } parts[] = { { CUBLASLT_ALGO_CONFIG_ID, "algorithm" }, { CUBLASLT_ALGO_CONFIG_TILE_ID, "tile" },
                                                                                                  { CUBLASLT_ALGO_CONFIG_STAGES_ID, "stages" }, { CUBLASLT_ALGO_CONFIG_SPLITK_NUM, "split" } };
@@ -400,7 +387,7 @@ take_choice (Choice *choice, const cublasLtMatmulHeuristicResult_t *results, int
         g_string_append_printf (text, "%s%s %d", i ? ", " : "", parts[i].name, number);
     }
   if (us > 0)
-    g_string_append_printf (text, "; %d of %d, %.1f us", best + 1, n, (double) us);
+    g_string_append_printf (text, "; %d of %d, %.1f us", best + 1, n, us);
   g_strlcpy (choice->text, text->str, sizeof choice->text);
 }
 
@@ -415,7 +402,7 @@ choose (CudaDevice *device, Blas *blas, Product *p, const HeddleOp *op, GError *
       cublasLtMatmulHeuristicResult_t results[CANDIDATES];
       gboolean timed = f->cudnn_benchmark && blas->timed < (guint) f->benchmark_shapes, relu = is_relu (&p->shape);
       int n = 0, best = 0, wanted = timed ? (f->benchmark_limit ? (int) MIN (f->benchmark_limit, CANDIDATES) : CANDIDATES) : relu ? RELUS : 1;
-      float us = 0;
+      double us = 0;
       gboolean ok = candidates (device, blas, p, results, wanted, &n, op, error);
       if (ok && ((timed && n > 1) || (relu && n > 0)))
         best = try_out (device, blas, p, timed, results, &n, &us);

@@ -1,12 +1,7 @@
 /* cuda/dnn-benchmark.c: plans of one graph timed on the device, for flags.cudnn_benchmark.
  * Must not know how plans are proposed or kept. */
 #include "dnn-private.h"
-
-#include <cuda_runtime_api.h>
-
-/* Runs per sample are doubled until a sample takes this long, so that launches are not what is compared; the least of three samples counts. */
-#define SAMPLE_MS 1.0f
-#define MOST_RUNS 64
+#include "timing.h"
 
 typedef struct { CudaDnn *dnn; cudaStream_t stream; cudaEvent_t start, stop; gpointer memory, workspace, pointers[CUDA_DNN_N_UIDS]; } Bench;
 
@@ -56,31 +51,13 @@ bench_close (Bench *b)
   cudnnSetStream (b->dnn->handle, NULL);
 }
 
-/* Milliseconds of N runs; below 0: it does not run. */
-static float
-sample (Bench *b, CudaDnnPlan *plan, guint n)
-{
-  float ms = -1;
-  gboolean ok = cudaEventRecord (b->start, b->stream) == cudaSuccess;
-  for (guint i = 0; ok && i < n; i++)
-    ok = cuda_dnn_run (b->dnn, plan, b->stream, b->pointers, b->workspace, NULL);
-  ok = ok && cudaEventRecord (b->stop, b->stream) == cudaSuccess && cudaEventSynchronize (b->stop) == cudaSuccess;
-  return ok && cudaEventElapsedTime (&ms, b->start, b->stop) == cudaSuccess ? ms : -1;
-}
+typedef struct { Bench *bench; CudaDnnPlan *plan; } Candidate;
 
-static double
-microseconds (Bench *b, CudaDnnPlan *plan)
+static gboolean
+run_candidate (gpointer data)
 {
-  guint n = 1;
-  float ms = sample (b, plan, 1);      /* loads the kernels */
-  for (ms = ms < 0 ? ms : sample (b, plan, n); ms >= 0 && ms < SAMPLE_MS && n < MOST_RUNS; ms = sample (b, plan, n))
-    n *= 2;
-  for (guint i = 0; i < 2 && ms >= 0; i++)
-    {
-      float again = sample (b, plan, n);
-      ms = again < 0 ? again : MIN (ms, again);
-    }
-  return ms < 0 ? -1 : ms * 1000.0 / n;
+  const Candidate *c = data;
+  return cuda_dnn_run (c->bench->dnn, c->plan, c->bench->stream, c->bench->pointers, c->bench->workspace, NULL);
 }
 
 gint
@@ -92,7 +69,8 @@ dnn_fastest (CudaDnn *dnn, const CudaDnnGraph *graph, CudaDnnPlan *const *plans,
   if (bench_open (&b, graph, plans, n))
     for (guint i = 0; i < n; i++)
       {
-        double t = microseconds (&b, plans[i]);
+        Candidate c = { &b, plans[i] };
+        double t = cuda_timing_microseconds (&(CudaTiming) { b.stream, b.start, b.stop, run_candidate, &c });
         if (t > 0 && (*us == 0 || t < *us))
           {
             best = (gint) i;

@@ -46,14 +46,21 @@ reads (const HeddleOp *op, const HeddleValue *value)
   return hit;
 }
 
+/* The first operation after the I-th that reads VALUE, if it is CODE */
+static const HeddleOp *
+reader_after (const HeddleProgram *p, guint i, HeddleOpCode code, const HeddleValue *value)
+{
+  const HeddleOp *op = NULL;
+  for (i++; !op && i < p->ops->len; i++)
+    op = reads (p->ops->pdata[i], value) ? p->ops->pdata[i] : NULL;
+  return op && op->info->code == code ? op : NULL;
+}
+
 /* The first operation that reads VALUE, if it is CODE and may join. */
 static const HeddleOp *
 reader (const Match *m, HeddleOpCode code, const HeddleValue *value)
 {
-  const HeddleOp *op = NULL;
-  for (guint i = m->i + 1; m->flags->fusion && m->m->n_ops < m->most && !op && i < m->program->ops->len; i++)
-    op = reads (m->program->ops->pdata[i], value) ? m->program->ops->pdata[i] : NULL;
-  return op && op->info->code == code ? op : NULL;
+  return m->flags->fusion && m->m->n_ops < m->most ? reader_after (m->program, m->i, code, value) : NULL;
 }
 
 static const HeddleOp *
@@ -365,26 +372,11 @@ match_pool_grad (Match *m)
 
 /* ---- attention ---- */
 
-/* How many operations read V; the last of them. */
-static guint
-count_readers (const HeddleProgram *p, const HeddleValue *v, const HeddleOp **last)
-{
-  guint n = 0;
-  for (guint i = v->producer->id + 1; i < p->ops->len; i++)
-    if (reads (p->ops->pdata[i], v))
-      {
-        *last = p->ops->pdata[i];
-        n++;
-      }
-  return n;
-}
-
 /* The one operation, CODE, that reads V */
 static const HeddleOp *
 sole_reader (const HeddleProgram *p, const HeddleValue *v, HeddleOpCode code)
 {
-  const HeddleOp *op = NULL;
-  return v->n_uses == 1 && count_readers (p, v, &op) == 1 && op->info->code == code ? op : NULL;
+  return v->n_uses == 1 ? reader_after (p, v->producer->id, code, v) : NULL;
 }
 
 static gboolean
@@ -436,8 +428,9 @@ cuda_window_of (const HeddleProgram *p, const HeddleValue *v, CudaWindow *w)
   return ok;
 }
 
-gboolean
-cuda_window_for (const HeddleProgram *p, const HeddleValue *v, CudaWindow *w)
+/* V, a gradient (B, H, T, D), goes nowhere but into one. */
+static gboolean
+window_for (const HeddleProgram *p, const HeddleValue *v, CudaWindow *w)
 {
   const HeddleOp *permute = sole_reader (p, v, HEDDLE_OP_PERMUTE), *view = permute && cuda_swaps_heads (permute) ? sole_reader (p, permute->out[0], HEDDLE_OP_RESHAPE) : NULL;
   const HeddleOp *slice = view && splits_heads (&view->out[0]->shape, &view->in[0]->shape) ? sole_reader (p, view->out[0], HEDDLE_OP_SLICE_GRAD) : NULL;
@@ -449,15 +442,14 @@ cuda_window_for (const HeddleProgram *p, const HeddleValue *v, CudaWindow *w)
 
 static gint64 row_of (const HeddleValue *heads) { return heads->shape.size[1] * heads->shape.size[3]; }
 
-/* The pitch of three windows that can be told to cuDNN, or 0.  GRADIENT: they are made, and must not overlap. */
+/* The pitch of three windows W that can be told to cuDNN, or 0.  GRADIENT: they are made, and must not overlap. */
 static gint64
-pitch_of (const HeddleProgram *p, HeddleValue *const *three, gboolean gradient)
+pitch_of (const HeddleProgram *p, HeddleValue *const *three, gboolean gradient, CudaWindow w[3])
 {
-  CudaWindow w[3];
   gboolean ok = TRUE;
   for (guint i = 0; ok && i < 3; i++)
     {
-      ok = gradient ? cuda_window_for (p, three[i], &w[i]) : cuda_window_of (p, three[i], &w[i]);
+      ok = gradient ? window_for (p, three[i], &w[i]) : cuda_window_of (p, three[i], &w[i]);
       ok = ok && w[i].pitch == w[0].pitch && w[i].whole->shape.size[1] == w[0].whole->shape.size[1];
       for (guint k = 0; ok && gradient && k < i; k++)
         ok = w[i].first + row_of (three[i]) <= w[k].first || w[k].first + row_of (three[k]) <= w[i].first;
@@ -486,8 +478,9 @@ match_attention (Match *m)
                          .heads_inside = m->flags->fusion && has_heads_inside (q[0]) && has_heads_inside (q[1]) && has_heads_inside (q[2]) };
   if (a.heads_inside)
     {
-      a.pitch = pitch_of (m->program, q, FALSE);
-      a.grad_pitch = grad ? pitch_of (m->program, op->out, TRUE) : 0;
+      CudaWindow from[3];
+      a.pitch = pitch_of (m->program, q, FALSE, from);
+      a.grad_pitch = grad ? pitch_of (m->program, op->out, TRUE, m->m->into) : 0;
     }
   m->m->windows = a.pitch != 0;
   m->m->grad_windows = a.grad_pitch != 0;

@@ -25,8 +25,6 @@ typedef struct
 } CudaWindow;
 /* V, (B, H, T, D), is one, and only attention reads it. */
 gboolean      cuda_window_of    (const HeddleProgram *program, const HeddleValue *v, CudaWindow *window);
-/* V, a gradient (B, H, T, D), goes nowhere but into one. */
-gboolean      cuda_window_for   (const HeddleProgram *program, const HeddleValue *v, CudaWindow *window);
 
 #define CUDA_DNN_MATCH_OPS 3
 /* A graph for N_OPS operations, which can run where the first of them stands: all they read is there by then.  What lies between them and is not in VALUE is
@@ -39,6 +37,7 @@ typedef struct
   CudaDnnLayout      layout;                       /* of every rank-4 image, convolution weight or operand of attention in VALUE */
   const HeddleValue *value[CUDA_DNN_N_UIDS];       /* what each pointer is; an output may be one that nobody reads: it needs memory all the same */
   gboolean           windows, grad_windows;        /* Q, K and V, DQ, DK and DV are windows */
+  CudaWindow         into[3];                      /* then DQ, DK and DV, of which nobody reads anything else */
   const HeddleValue *bias_grad;                    /* not in the graph, the caller's: the sum of DY over all but its channels; or NULL */
 } CudaDnnMatch;
 

@@ -85,30 +85,20 @@ layout_of (const CudaDnnMatch *m, const HeddleValue *v)
 
 /* A gradient of attention that is a window of WHOLE: neither heads nor columns are moved afterwards. */
 static void
-emit_window (CudaCompiler *c, CudaStep *step, const HeddleValue *v, const CudaOperand *whole)
+emit_window (CudaCompiler *c, CudaStep *step, const HeddleValue *v, const CudaWindow *w, const CudaOperand *whole)
 {
   CudaOperand o = *whole;
-  CudaWindow w;
-  cuda_window_for (c->plan->program, v, &w);
   o.shape = v->shape;
   o.layout = CUDA_HEADS;
-  o.first = w.first;
-  o.pitch = w.pitch;
+  o.first = w->first;
+  o.pitch = w->pitch;
   cuda_step_out_at (step, o);
   cuda_made_as (c, v, o);
-  o.shape = w.slice->in[0]->shape;
+  o.shape = w->slice->in[0]->shape;
   o.layout = CUDA_ROWS;
-  cuda_made_as (c, w.slice->in[0], o);
-  cuda_mark_done (c, w.permute);
-  cuda_mark_done (c, w.view);
-}
-
-static CudaOperand
-whole_of (CudaCompiler *c, const CudaDnnMatch *m)
-{
-  CudaWindow w;
-  cuda_window_for (c->plan->program, m->value[CUDA_DNN_DQ], &w);
-  return cuda_temporary (c, w.whole->dtype, &w.whole->shape, CUDA_ROWS);
+  cuda_made_as (c, w->slice->in[0], o);
+  cuda_mark_done (c, w->permute);
+  cuda_mark_done (c, w->view);
 }
 
 static gboolean
@@ -117,10 +107,11 @@ is_read_in_place (const CudaDnnMatch *m, guint uid)
   return m->windows && (uid == CUDA_DNN_Q || uid == CUDA_DNN_K || uid == CUDA_DNN_V);
 }
 
-static gboolean
-is_made_in_place (const CudaDnnMatch *m, guint uid)
+/* Where output UID is made in place, or NULL */
+static const CudaWindow *
+made_into (const CudaDnnMatch *m, guint uid)
 {
-  return m->grad_windows && (uid == CUDA_DNN_DQ || uid == CUDA_DNN_DK || uid == CUDA_DNN_DV);
+  return !m->grad_windows ? NULL : uid == CUDA_DNN_DQ ? &m->into[0] : uid == CUDA_DNN_DK ? &m->into[1] : uid == CUDA_DNN_DV ? &m->into[2] : NULL;
 }
 
 /* A result of a later operation of the match is made before its turn: not in the memory of a variable, which somebody in between may read. */
@@ -152,7 +143,7 @@ emit (CudaCompiler *c, const HeddleOp *op, const CudaDnnMatch *m, CudaDnn *dnn, 
     if (m->value[uid] && !is_output (m, m->value[uid]))
       operand[uid] = is_read_in_place (m, uid) ? *cuda_made (c, m->value[uid]) : cuda_form (c, m->value[uid], m->value[uid]->dtype, layout_of (m, m->value[uid]));
   if (m->grad_windows)
-    whole = whole_of (c, m);
+    whole = cuda_temporary (c, m->into[0].whole->dtype, &m->into[0].whole->shape, CUDA_ROWS);
   CudaStep *step = cuda_step_new (c, op, cuda_dnn_plan_text (plan), run_dnn);
   step->chosen = TRUE;
   cuda_step_data (step, d, dnn_free);
@@ -160,8 +151,8 @@ emit (CudaCompiler *c, const HeddleOp *op, const CudaDnnMatch *m, CudaDnn *dnn, 
     if (m->value[uid] && is_output (m, m->value[uid]))
       {
         d->out[step->n_out] = (guint8) uid;
-        if (is_made_in_place (m, uid))
-          emit_window (c, step, m->value[uid], &whole);
+        if (made_into (m, uid))
+          emit_window (c, step, m->value[uid], made_into (m, uid), &whole);
         else
           emit_out (c, step, m, m->value[uid]);
       }
